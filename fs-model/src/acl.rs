@@ -1,9 +1,8 @@
-//! POSIX access lists in the form of Linux extended attributes.
+//! POSIX access control lists (ACLs) in the form of Linux extended attributes.
 //!
-//! An object's access list and its permission bits are redundant: the bits of the owner and of
-//! others equal those of the list, and the bits of the group are the list's mask. A change of one
-//! changes the other. New objects in a directory inherit its default list, which then replaces the
-//! umask.
+//! An object's ACL and its permission bits are redundant: the bits of the owner and of others equal
+//! those of the list, and the bits of the group are the list's mask. A change of one changes the
+//! other. New objects in a directory inherit its default list, which then replaces the umask.
 //!
 //! Follows `linux/posix_acl_xattr.h`, and for validation and modes the kernel's `fs/posix_acl.c`.
 //! The text form is that of POSIX.1e (withdrawn draft 17), with numeric users and groups.
@@ -14,12 +13,12 @@ use std::fmt::Write as _;
 
 pub use text::TextAcl;
 
-/// Name of the attribute with an object's access list.
+/// Name of the attribute with an object's ACL.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
 /// Name of the attribute with a directory's default list.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 
-/// Returns whether the attribute `name` is an access list.
+/// Returns whether the attribute `name` is an ACL.
 pub fn is_acl(name: &[u8]) -> bool {
     name == ACCESS || name == DEFAULT
 }
@@ -75,7 +74,7 @@ struct AclEntry {
     perms: u16,
 }
 
-/// A valid access list.
+/// A valid ACL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl(Vec<AclEntry>);
 
@@ -180,8 +179,7 @@ impl Acl {
         self.0.len() == 3
     }
 
-    /// Returns the mode of an object with this access list. The set-id and sticky bits are those of
-    /// `mode`.
+    /// Returns the mode of an object with this ACL. The set-id and sticky bits are those of `mode`.
     pub fn mode(&self, mode: u16) -> u16 {
         let group = if self.has(AclTag::Mask) { AclTag::Mask } else { AclTag::GroupObj };
         mode & !0o777
@@ -194,9 +192,9 @@ impl Acl {
         self.0.iter().find(|entry| entry.tag == tag).map_or(0, |entry| entry.perms)
     }
 
-    /// Returns the mode of an object that loses this access list and has had `mode`. The group gets
-    /// its own permissions, without those that the mask allows only for others: with `group::r-x`
-    /// and `mask::rwx`, a mode of `0o770` becomes `0o750`.
+    /// Returns the mode of an object that loses this ACL and has had `mode`. The group gets its own
+    /// permissions, without those that the mask allows only for others: with `group::r-x` and
+    /// `mask::rwx`, a mode of `0o770` becomes `0o750`.
     pub fn plain_mode(&self, mode: u16) -> u16 {
         let perms =
             |tag| self.0.iter().find(|entry| entry.tag == tag).map_or(0, |entry| entry.perms);
@@ -209,8 +207,8 @@ impl Acl {
         self.for_each_class_entry(|perms, bits| *perms = bits, mode);
     }
 
-    /// Turns a default list into the access list of a new object that is created with `mode`, and
-    /// returns the object's mode.
+    /// Turns a default list into the ACL of a new object that is created with `mode`, and returns
+    /// the object's mode.
     pub fn inherit(&mut self, mode: u16) -> u16 {
         self.for_each_class_entry(|perms, bits| *perms &= bits, mode);
         self.mode(mode)

@@ -95,31 +95,31 @@ pub trait Contents: Sync {
     /// Reads from `offset` into `buf`. Returns less than `buf.len()` only at the end of the file.
     ///
     /// # Errors
-    /// An object that is not a regular file, or a layer that cannot be read.
+    /// Fails if the object is not a regular file, or a layer cannot be read.
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError>;
     /// Returns the next data at or after `offset`; `None` if only a hole follows. The range may
     /// extend beyond the end of the file and may contain zeros.
     ///
     /// # Errors
-    /// An object that is not a regular file, or a layer that cannot be read.
+    /// Fails if the object is not a regular file, or a layer cannot be read.
     fn next_data(&self, _ino: Ino, offset: u64) -> Result<Option<std::ops::Range<u64>>, FsError> {
         Ok(Some(offset..u64::MAX))
     }
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// An object that is not a symbolic link, or a layer that cannot be read.
+    /// Fails if the object is not a symbolic link, or a layer cannot be read.
     fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError>;
     /// Returns all extended attributes, sorted by name, including those that the tree does not
     /// show.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError>;
-    /// Returns the access list, if there is one.
+    /// Returns the ACL, if there is one.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     fn access_list(&self, ino: Ino) -> Result<Option<Acl>, FsError> {
         let xattrs = self.xattrs(ino)?;
         let list = xattrs.iter().find(|(name, _)| **name == *acl::ACCESS);

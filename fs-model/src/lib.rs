@@ -2,8 +2,8 @@
 //!
 //! Read-only [layers](layer) and one writable in-memory upper are merged into a [`Tree`] with the
 //! semantics of a Linux file system: copy-on-write, hard links, renames, extended attributes and
-//! access lists. The difference between a tree and its layers is a [`Delta`](delta::Delta), from
-//! which an overlay can be written.
+//! ACLs. The difference between a tree and its layers is a [`Delta`](delta::Delta), from which an
+//! overlay can be written.
 //!
 //! - [`layer`] has readers of squashfs images, cpio archives and host directories.
 //! - [`stack`] merges layers without an upper, for tools that only read.

@@ -60,19 +60,19 @@ pub trait PathTree {
     /// Returns the directory that absolute paths begin in.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails if the directory cannot be read.
     fn root(&mut self) -> Result<Self::Node, Self::Error>;
 
     /// Returns the parent of a directory; the root is its own parent.
     ///
     /// # Errors
-    /// When it cannot be read, or the walk must end there.
+    /// Fails if the parent cannot be read, or the walk must end in it.
     fn parent(&mut self, dir: &Self::Node) -> Result<Self::Node, Self::Error>;
 
     /// Returns the entry `name` of a directory.
     ///
     /// # Errors
-    /// When it cannot be read, or the walk must end there.
+    /// Fails if the entry cannot be read, or the walk must end there.
     fn lookup(&mut self, dir: &Self::Node, name: &[u8]) -> Result<Option<Self::Node>, Self::Error>;
 
     /// Returns the type of a file.
@@ -81,7 +81,7 @@ pub trait PathTree {
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails if the link cannot be read.
     fn read_link(&mut self, link: &Self::Node) -> Result<Vec<u8>, Self::Error>;
 
     /// Returns the error for a path that cannot be resolved.
@@ -114,7 +114,7 @@ pub struct LastComponent<N> {
 /// exist. A trailing slash requires a directory.
 ///
 /// # Errors
-/// The [errors](PathError) of a path, and those of the tree.
+/// Returns a [`PathError`], or an error of the tree.
 pub fn resolve<T: PathTree>(
     tree: &mut T,
     start: T::Node,
@@ -137,7 +137,7 @@ pub fn resolve<T: PathTree>(
 /// path has no component.
 ///
 /// # Errors
-/// As [`resolve`].
+/// See [`resolve`].
 pub fn resolve_parent<T: PathTree>(
     tree: &mut T,
     start: T::Node,

@@ -107,7 +107,7 @@ pub struct Stack {
     layers: Vec<Arc<dyn Layer>>,
     /// Layer roots without a description, each with the root whose attributes are used instead.
     stand_ins: Vec<(LowerInode, LowerInode)>,
-    /// Whether access lists are shown beside the mode; see [`Stack::without_acls`].
+    /// Whether ACLs are shown beside the mode; see [`Stack::without_acls`].
     acls: bool,
 }
 
@@ -133,14 +133,14 @@ impl Stack {
         Ok(Stack { layers, stand_ins, acls: true })
     }
 
-    /// Returns the same stack with access lists hidden: modes are those of objects that have lost
-    /// their lists ([`Acl::plain_mode`]).
+    /// Returns the same stack with ACLs hidden: modes are those of objects that have lost their
+    /// lists ([`Acl::plain_mode`]).
     #[must_use]
     pub(crate) fn without_acls(self) -> Self {
         Stack { acls: false, ..self }
     }
 
-    /// Returns whether access lists are shown beside the mode.
+    /// Returns whether ACLs are shown beside the mode.
     pub(crate) fn shows_acls(&self) -> bool {
         self.acls
     }
@@ -163,7 +163,7 @@ impl Stack {
     /// Returns the directories that are merged into the root; none if there are no layers.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn root(&self) -> Result<LowerDirs, LayerError> {
         let mut sources = LowerDirs::new();
         for (index, layer) in self.layers.iter().enumerate().rev() {
@@ -179,7 +179,7 @@ impl Stack {
     /// Looks up `name` in the directory merged from `dir`.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn lookup(
         &self,
         dir: &[LowerInode],
@@ -212,7 +212,7 @@ impl Stack {
     /// Returns the entries of the directory merged from `dir`, sorted by name.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn entries(&self, dir: &[LowerInode]) -> Result<LowerEntries, LayerError> {
         let of = |source: LowerInode, ino, kind| {
             let source = LowerInode { layer: source.layer, ino };
@@ -287,7 +287,7 @@ impl Stack {
     /// Returns the attributes of an object.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn attr(&self, source: LowerInode) -> Result<Attr, LayerError> {
         let mut attr = self.stored_attr(source)?;
         if !self.acls
@@ -298,15 +298,15 @@ impl Stack {
         Ok(attr)
     }
 
-    /// Returns the access list of an object.
+    /// Returns the ACL of an object.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn access_list(&self, source: LowerInode) -> Result<Option<Acl>, LayerError> {
         self.acl(source, acl::ACCESS)
     }
 
-    /// Returns the access list `name` of an object. A list that the kernel would reject is ignored.
+    /// Returns the ACL `name` of an object. A list that the kernel would reject is ignored.
     pub(crate) fn acl(&self, source: LowerInode, name: &[u8]) -> Result<Option<Acl>, LayerError> {
         if !self.layer(self.described(source)).may_have_acls() {
             return Ok(None);
@@ -317,7 +317,7 @@ impl Stack {
     }
 
     /// Returns the attributes as the layer stores them: the group bits of the mode are the mask of
-    /// an access list.
+    /// an ACL.
     pub(crate) fn stored_attr(&self, source: LowerInode) -> Result<Attr, LayerError> {
         let described = self.described(source);
         let mut attr = self.layer(described).attr(described.ino)?;
@@ -331,7 +331,7 @@ impl Stack {
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn read_link(&self, source: LowerInode) -> Result<Vec<u8>, LayerError> {
         self.layer(source).read_link(source.ino)
     }
@@ -339,7 +339,7 @@ impl Stack {
     /// Returns all extended attributes, sorted by name.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn xattrs(&self, source: LowerInode) -> Result<Vec<Xattr>, LayerError> {
         let source = self.described(source);
         self.layer(source).xattrs(source.ino)
@@ -348,7 +348,7 @@ impl Stack {
     /// Reads from `offset` into `buf`. Returns less than `buf.len()` only at the end of the file.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn read_at(
         &self,
         source: LowerInode,
@@ -361,7 +361,7 @@ impl Stack {
     /// Returns the next data at or after `offset`; `None` if only a hole follows.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn next_data(
         &self,
         source: LowerInode,

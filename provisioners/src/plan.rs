@@ -18,27 +18,27 @@ use crate::variables::{DeclaredVariables, Variables};
 
 /// Receives the events of a run.
 pub trait Observer {
-    /// A step starts.
+    /// Called when a step starts.
     fn started(&mut self, step: &StepInfo) {
         let _ = step;
     }
 
-    /// A step succeeded.
+    /// Called when a step has succeeded.
     fn finished(&mut self, step: &StepInfo, took: Duration) {
         let _ = (step, took);
     }
 
-    /// A step is skipped. `reason` is text for the user: `when: serial_console`.
+    /// Called when a step is skipped. `reason` is text for the user: `when: serial_console`.
     fn skipped(&mut self, step: &StepInfo, reason: &str) {
         let _ = (step, reason);
     }
 
-    /// A step failed. [`Plan::run`] returns the error.
+    /// Called when a step has failed. [`Plan::run`] returns the error.
     fn failed(&mut self, step: &StepInfo, took: Duration) {
         let _ = (step, took);
     }
 
-    /// A step wrote output. All bytes are passed on.
+    /// Called with all bytes that a step writes.
     fn output(&mut self, bytes: &[u8]) {
         let _ = bytes;
     }

@@ -80,7 +80,7 @@ impl<'a> Children<'a> {
     /// the listener.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// Fails if the process cannot be started.
     pub fn start(&mut self, number: usize, mut command: Command, alone: bool) -> io::Result<()> {
         end_with_parent(&mut command);
         command.stdin(if alone { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped());
@@ -120,7 +120,7 @@ impl<'a> Children<'a> {
     /// Waits until a child exits or this process is signalled. At least one child must be running.
     ///
     /// # Errors
-    /// When a system call fails.
+    /// Fails if a system call fails.
     pub fn wait(&mut self) -> io::Result<ChildEvent> {
         loop {
             let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];

@@ -26,7 +26,7 @@ use crate::text::error::describe;
 /// Builds an image of any kind.
 ///
 /// # Errors
-/// When a step fails, or the image cannot be built. No partial artifact is left.
+/// Fails if a step fails, or the image cannot be built. No partial artifact is left.
 pub fn build(
     image: &Image,
     options: &BuildOptions,

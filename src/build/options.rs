@@ -98,7 +98,7 @@ impl SealSettings {
     /// from the name.
     ///
     /// # Errors
-    /// If the format is unknown or does not support the requested level.
+    /// Fails if the format is unknown or does not support the requested level.
     pub fn format_for(
         &self,
         output: &Path,
@@ -132,7 +132,7 @@ impl SealSettings {
 /// Returns `SOURCE_DATE_EPOCH` from the environment, or else the value of an image file.
 ///
 /// # Errors
-/// If the variable is not a number.
+/// Fails if the variable is not a number.
 pub fn source_date_epoch(configured: Option<i64>) -> Result<Option<u64>, BuildError> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) if !text.is_empty() => match text.parse() {

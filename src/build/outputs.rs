@@ -32,7 +32,7 @@ impl Outputs {
     /// Opens the outputs, so that errors are reported before any work.
     ///
     /// # Errors
-    /// When a file cannot be created.
+    /// Fails if a file cannot be created.
     pub fn open(
         files: impl IntoIterator<Item = (PathBuf, Format)>,
         settings: &SealSettings,
@@ -65,7 +65,7 @@ impl Outputs {
     /// Seals the tree of a finished root and reports the archives written. `inputs` are the user's.
     ///
     /// # Errors
-    /// When a layer cannot be read or an archive cannot be written.
+    /// Fails if a layer cannot be read or an archive cannot be written.
     pub(crate) fn seal(
         self,
         finished: FinishedRoot,

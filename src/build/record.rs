@@ -97,7 +97,7 @@ impl Stamp {
     /// Returns the stamp of the file at `path`.
     ///
     /// # Errors
-    /// When its metadata cannot be read.
+    /// Fails if the metadata of the file cannot be read.
     pub fn read(path: &Path) -> io::Result<Self> {
         Ok(Stamp::from(&fs::metadata(path)?))
     }
@@ -137,7 +137,7 @@ impl Records {
     /// against other builds.
     ///
     /// # Errors
-    /// When the folder cannot be written, or another process is building in it.
+    /// Fails if the folder cannot be written, or another process is building in it.
     pub fn open(artifacts: &Path, builds: bool) -> Result<Self, RecordError> {
         let folder = artifacts.join(FOLDER);
         let mut lock = None;
@@ -184,7 +184,7 @@ impl Records {
     /// Writes the record of the image `name`.
     ///
     /// # Errors
-    /// When it cannot be written. No partial record is left.
+    /// Fails if the record cannot be written. No partial record is left.
     pub fn write(&self, name: &str, record: &Record) -> Result<(), RecordError> {
         let path = self.path(name);
         let mut out = Output::file(&path)?;
@@ -200,7 +200,7 @@ impl Records {
     /// matches.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn digest(&mut self, path: &Path) -> Result<String, RecordError> {
         let failed = |e| RecordError::io("read", path)(e);
         let file = ImageLocation::of(path).file;
@@ -222,7 +222,7 @@ impl Records {
     /// Returns the record of an output that was just written.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn output(&mut self, path: &Path, sha256: String) -> Result<OutputRecord, RecordError> {
         let stamp = Stamp::read(path).map_err(RecordError::io("read", path))?;
         self.digests.insert(path.to_owned(), (stamp, sha256.clone()));
@@ -233,7 +233,7 @@ impl Records {
     /// Returns records of the layers at `paths` in their present state.
     ///
     /// # Errors
-    /// When a layer cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn layers(&mut self, paths: &[PathBuf]) -> Result<Vec<LayerRecord>, RecordError> {
         paths
             .iter()

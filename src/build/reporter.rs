@@ -55,7 +55,7 @@ pub trait Reporter: Send + Sync {
     /// Reports a written file, by the JSON of the seal report.
     ///
     /// # Errors
-    /// When the report cannot be written.
+    /// Fails if the report cannot be written.
     fn artifact(&self, report: &Value) -> io::Result<()>;
 }
 

@@ -110,8 +110,8 @@ pub struct OutdatedLayers {
 /// Builds the images of `project` with the indices `wanted`, and the images they need.
 ///
 /// # Errors
-/// When the build was interrupted, or an image has a mistake. A failed build of an image is part of
-/// the outcome.
+/// Fails if the build was interrupted, or an image has a mistake. A failed build of an image is
+/// part of the outcome.
 pub fn build_project(
     project: &Project,
     wanted: Vec<usize>,

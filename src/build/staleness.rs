@@ -85,7 +85,7 @@ pub struct BuildDecision {
 /// files of its layers, which must exist.
 ///
 /// # Errors
-/// When a layer cannot be read.
+/// Fails if a layer cannot be read.
 pub fn decide(
     records: &mut Records,
     name: &str,
@@ -128,8 +128,8 @@ pub fn decide(
     Ok(BuildDecision { reasons, other_layers })
 }
 
-/// Returns the layers that differ from the record. OpenedLayers with new names are changed inputs
-/// instead.
+/// Returns the layers whose content differs from the record. A layer with a new name is a changed
+/// input instead.
 fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
     record
         .layers

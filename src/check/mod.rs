@@ -124,19 +124,19 @@ pub fn lint(name: &str) -> Option<&'static Lint> {
 /// A problem that was found.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The lint that found it.
+    /// The lint that found the problem.
     pub lint: &'static Lint,
-    /// Its severity: that of the lint, or a lower one.
+    /// The severity: that of the lint, or a lower one.
     pub severity: Severity,
     /// Path from the root, without a leading slash; `None` for the whole layer.
     pub path: Option<Vec<u8>>,
-    /// The image that causes it, as the user named it.
+    /// The image that causes the problem, as the user named it.
     pub layer: String,
-    /// Further images that may have caused it, if the cause is ambiguous.
+    /// Further images that may have caused the problem, if the cause is ambiguous.
     pub others: Vec<String>,
     /// Description of the problem.
     pub message: String,
-    /// How to fix it.
+    /// How to fix the problem.
     pub fix: String,
     /// Bytes that the fix would save.
     pub saves: Option<u64>,
@@ -372,8 +372,8 @@ pub enum CheckError {
 /// Runs the enabled lints on a stack of images.
 ///
 /// # Errors
-/// An image cannot be opened, a lower image is damaged, or the kernel cannot be read. Damage in a
-/// checked image is a finding, unless `archive/unreadable` is disabled.
+/// Fails if an image cannot be opened, a lower image is damaged, or the kernel cannot be read.
+/// Damage in a checked image is a finding, unless `archive/unreadable` is disabled.
 pub fn check(request: &CheckRequest) -> Result<CheckReport, CheckError> {
     let context = CheckContext::open(request)?;
     let selection = &request.selection;

@@ -20,9 +20,9 @@ pub struct UnknownLint {
 pub struct Suppression {
     /// Name of a lint or a group.
     pub lint: String,
-    /// Paths that it applies to; `None` for all findings.
+    /// Paths that the suppression applies to; `None` for all findings.
     pub path: Option<Pattern>,
-    /// Reason that the user states.
+    /// The user's reason.
     pub reason: String,
 }
 
@@ -48,7 +48,7 @@ impl LintSelection {
     /// is that of a lint or a group.
     ///
     /// # Errors
-    /// A name is unknown.
+    /// Fails if a name is unknown.
     pub fn new(
         only: Vec<String>,
         skip: Vec<String>,

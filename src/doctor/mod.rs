@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::sandbox::{MissingRequirement, SandboxError};
 
-/// The state of an ability.
+/// The state of a requirement of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DoctorState {
@@ -31,22 +31,22 @@ pub(crate) enum DoctorState {
     Untried,
 }
 
-/// The result of testing one ability of this machine.
+/// The result of testing one requirement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct DoctorFinding {
-    /// Its name.
+    /// The requirement's name.
     pub name: &'static str,
-    /// The state of the ability.
+    /// The requirement's state.
     pub state: DoctorState,
     /// The observation.
     #[serde(rename = "says")]
     pub message: String,
-    /// The commands that need it.
+    /// The commands that need the requirement.
     #[serde(rename = "for")]
     pub purpose: &'static str,
-    /// The consequence of not having it.
+    /// The consequence if the requirement is missing.
     pub without: Option<&'static str>,
-    /// A command that fixes it, to be run as root.
+    /// A command that fixes the problem, to be run as root.
     pub command: Option<String>,
     /// Other advice.
     pub advice: Option<String>,

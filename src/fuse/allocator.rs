@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// an eighth of its former size, within these limits.
 const MIN_DECREASE: RangeInclusive<u64> = 8 << 20..=32 << 20;
 
-/// Makes large buffers come from the kernel as zero pages and return to it. By default glibc raises
-/// its threshold when a large buffer is freed, and takes the next one from its heap: fuser's
-/// buffers of 16 MiB would be zeroed by hand and stay resident.
+/// Makes glibc map large buffers as zero pages of the kernel, and unmap them when they are freed.
+/// By default glibc raises its threshold when a large buffer is freed, and takes the next one from
+/// its heap: fuser's buffers of 16 MiB would be zeroed explicitly and stay resident.
 pub fn settle_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt changes a number in the allocator, under its own lock.

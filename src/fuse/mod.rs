@@ -4,7 +4,7 @@
 //! - `view`: attributes as one mount shows them.
 //! - `allocator`: returns freed memory to the system.
 //! - `faults`: errors of a served mount, to report later.
-//! - `idle`: how the thread that reads the device waits for the next request.
+//! - `poller`: how the thread that reads the device waits for the next request.
 //! - `owners`: aliases for owners that the mount's user namespace does not map.
 //! - `setcap`: when to refuse a capability that the output cannot hold.
 //! - `workers`: threads for reads that have to decode.
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Serving {
 /// session.
 ///
 /// # Errors
-/// Fails when the protocol cannot be negotiated with the kernel, or a thread cannot be started.
+/// Fails if the protocol cannot be negotiated with the kernel, or a thread cannot be started.
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
     let poller = DevicePoller::new(&device)?;
     let faults = Arc::new(Faults::default());

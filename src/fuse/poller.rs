@@ -2,9 +2,9 @@
 //!
 //! Most of the cost of a FUSE request is waking a sleeping thread: 60 µs of 75 on an idle machine.
 //! So after a reply the thread polls the device for a while before it sleeps. The duration depends
-//! on the time between recent requests: a program that walks a tree sends the next one at once, and
-//! is waited for. If requests are far apart, because the programs do other work, polling would only
-//! take processor time from them. An idle mount costs nothing.
+//! on the time between recent requests: a program that walks a tree sends the next one at once, so
+//! the thread polls. If requests are far apart, because the programs do other work, polling would
+//! only take processor time from them. An idle mount costs nothing.
 //!
 //! On a machine with a single processor the thread does not poll: that would keep other processes
 //! from running.

@@ -79,7 +79,7 @@ impl Drivers {
 /// Returns the kernels of a view, each with its module directory.
 ///
 /// # Errors
-/// A layer cannot be read.
+/// Fails if a layer cannot be read.
 pub(crate) fn kernels_in_view(view: &StackView) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
     let mut kernels = Vec::new();
     for dir in MODULE_DIRS {
@@ -112,7 +112,7 @@ pub(crate) fn kernels_in_view(view: &StackView) -> Result<Vec<(Vec<u8>, Drivers)
 /// provisioning. `new` excludes those of the lower layers.
 ///
 /// # Errors
-/// A file or directory cannot be read.
+/// Fails if a file or directory cannot be read.
 pub(crate) fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, MachineError> {
     let Some(modules) = module_dir(machine)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();

@@ -20,7 +20,7 @@ use super::{SCHEMA, type_name};
 use crate::text::digest::{digest_read_at, hex};
 use crate::text::escape::{escape, unescape};
 
-/// The entry at a path of the layers, in the manifest's terms.
+/// The entry that the layers have at a path, as a manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LowerRecord {
     /// Its type.

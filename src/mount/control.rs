@@ -119,7 +119,7 @@ pub(crate) fn connect(device: u64) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Returns an error unless the peer is root or the own user, or this process is root.
+/// Returns an error unless the peer is root or has this process's user, or this process is root.
 pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<()> {
     let peer = getsockopt(stream, sockopt::PeerCredentials)?.uid();
     let own = nix::unistd::geteuid().as_raw();

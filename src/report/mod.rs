@@ -32,7 +32,7 @@ pub(crate) fn shown(path: &[u8]) -> Cow<'_, str> {
 /// Checks the overlays on their base, or a base alone.
 ///
 /// # Errors
-/// When an image cannot be read.
+/// Fails if an image cannot be read.
 pub(crate) fn check_images(images: &[PathBuf]) -> Result<CheckReport, CheckError> {
     let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let lower_layers = usize::from(images.len() > 1);

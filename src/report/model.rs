@@ -4,7 +4,7 @@
 //! Invariants:
 //! - The root comes first, a directory precedes its entries, and names are in bytewise order.
 //! - Bytes are counted once: of several hard links, the first has the bytes of the file.
-//! - A deleted entry has its former place and attributes. Entries of a deleted directory are
+//! - A deleted entry has its place and attributes in the base. Entries of a deleted directory are
 //!   included.
 //! - Changes are those of [`crate::image::diff`].
 
@@ -91,7 +91,7 @@ impl Model {
     /// Builds the data of `view`.
     ///
     /// # Errors
-    /// When a layer is damaged, or there are too many paths.
+    /// Fails if a layer is damaged, or there are too many paths.
     pub(crate) fn new(view: &StackView) -> Result<Model, ModelError> {
         let base = view.lowest(1)?;
         let mut builder = ModelBuilder::new(view, &base);

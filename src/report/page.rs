@@ -162,7 +162,7 @@ type AttrRow = (char, u64, u16, u32, u32);
 /// Writes the page.
 ///
 /// # Errors
-/// When writing to `out` fails.
+/// Fails if writing to `out` fails.
 pub(crate) fn write(
     out: &mut dyn Write,
     model: &Model,

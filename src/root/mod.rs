@@ -108,7 +108,7 @@ impl FinishedRoot {
     /// input, and about mounts and processes that commands left behind.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read.
+    /// Fails if a layer cannot be read.
     pub(crate) fn clean_copies(
         &self,
         is_input: &dyn Fn(&str) -> bool,
@@ -144,7 +144,7 @@ impl UnstartedRoot {
     /// Opens the layers.
     ///
     /// # Errors
-    /// Fails when a layer cannot be opened.
+    /// Fails if a layer cannot be opened.
     pub(crate) fn new(options: RootOptions) -> Result<UnstartedRoot, RootError> {
         let layers = open::open(&options.layers, CacheOptions::default())?;
         let tree_options =
@@ -166,7 +166,7 @@ impl UnstartedRoot {
     /// Makes a sandbox for the tree and serves it. Call it before starting threads.
     ///
     /// # Errors
-    /// Fails when the sandbox cannot be set up, or the tree cannot be served.
+    /// Fails if the sandbox cannot be set up, or the tree cannot be served.
     pub(crate) fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
         let UnstartedRoot { mounted_tree, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
@@ -215,7 +215,7 @@ impl ServedRoot {
     /// Returns the sandbox.
     ///
     /// # Errors
-    /// Fails when it has ended.
+    /// Fails if the sandbox has ended.
     pub(crate) fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
         self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))
     }
@@ -228,7 +228,7 @@ impl ServedRoot {
     /// Refreshes lent files that an earlier command may have changed, for the next one.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read, the upper is full, or the sandbox has ended.
+    /// Fails if a layer cannot be read, the upper is full, or the sandbox has ended.
     pub(crate) fn refresh_loans(&self) -> Result<(), RootError> {
         let shown = self.loans.lock().refresh(&self.mounted_tree)?;
         Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
@@ -262,7 +262,7 @@ impl ServedRoot {
     /// Ends all processes inside and returns the tree.
     ///
     /// # Errors
-    /// Fails when a layer turned out to be damaged while it was used: the tree may then be wrong.
+    /// Fails if a layer turned out to be damaged while it was used: the tree may then be wrong.
     pub(crate) fn finish(mut self) -> Result<FinishedRoot, RootError> {
         let mut leftovers = Leftovers::default();
         if let Some(sandbox) = self.sandbox.take() {
@@ -290,7 +290,7 @@ impl ServedRoot {
 /// Creates the sandbox's mount points, where the layers lack them.
 ///
 /// # Errors
-/// Fails when the tree rejects a change, or the plan has invalid mount points.
+/// Fails if the tree rejects a change, or the plan has invalid mount points.
 pub fn lay_mount_points(mounted_tree: &MountedTree, plan: &Plan) -> Result<(), RootError> {
     for point in plan.mount_points()? {
         let path = [b"/", point.path.as_os_str().as_bytes()].concat();

@@ -105,7 +105,7 @@ impl MountedTree {
     /// Returns the inode and attributes at `path`.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn stat(
         &self,
         path: &[u8],
@@ -122,7 +122,7 @@ impl MountedTree {
     /// Reads the image's file at `path`, which a lent file may cover; `None` if it does not exist.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, MountedTreeError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
@@ -154,7 +154,7 @@ impl MountedTree {
     /// Returns the entries of the directory at `path`, sorted; none if it does not exist.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, MountedTreeError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
@@ -182,7 +182,7 @@ impl MountedTree {
     /// image when an entry of the image is created in them.
     ///
     /// # Errors
-    /// Fails when a component is not a directory, or the upper is full.
+    /// Fails if a component is not a directory, or the upper is full.
     pub fn make_directories(&self, path: &[u8], lay: Lay) -> Result<(), MountedTreeError> {
         let mut partial = Vec::new();
         for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
@@ -228,7 +228,7 @@ impl MountedTree {
     /// Creates the directory at `path`, or changes its attributes.
     ///
     /// # Errors
-    /// Fails when the tree rejects the change.
+    /// Fails if the tree rejects the change.
     pub fn put_directory(
         &self,
         path: &[u8],
@@ -258,7 +258,7 @@ impl MountedTree {
     /// directory.
     ///
     /// # Errors
-    /// Fails when the tree rejects the change, or `content` cannot be read.
+    /// Fails if the tree rejects the change, or `content` cannot be read.
     pub fn put_file(
         &self,
         path: &[u8],
@@ -290,7 +290,7 @@ impl MountedTree {
     /// Creates a symbolic link at `path`. Replaces an existing entry, unless it is a directory.
     ///
     /// # Errors
-    /// Fails when the tree rejects the change.
+    /// Fails if the tree rejects the change.
     pub fn put_symlink(
         &self,
         path: &[u8],
@@ -324,7 +324,7 @@ impl MountedTree {
     /// Changes mode and owner of the entry at `path`. Symbolic links are not followed.
     ///
     /// # Errors
-    /// Fails when the entry does not exist, or the tree rejects the change.
+    /// Fails if the entry does not exist, or the tree rejects the change.
     pub fn set_attributes(&self, path: &[u8], set: &SetAttr) -> Result<(), MountedTreeError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = self.tree.resolve(path, Follow::No).map_err(fail)?;
@@ -396,7 +396,7 @@ impl MountedTree {
                     self.forget_name(parent, &name);
                     continue;
                 }
-                // The lookup holds the directory while it is emptied.
+                // The lookup holds a reference to the directory while it is emptied.
                 let dir = self.tree.lookup(parent, &name)?.ino;
                 stack.push((parent, name, dir, true));
                 let mut names = Vec::new();

@@ -43,7 +43,7 @@ impl<'a> RootMachine<'a> {
     /// this process to end.
     ///
     /// # Errors
-    /// Fails when the sandbox of `root` has ended.
+    /// Fails if the sandbox of `root` has ended.
     pub(crate) fn new(
         root: &'a ServedRoot,
         signals: &'a Signals,

@@ -18,7 +18,7 @@ pub(crate) enum ForkSide {
 /// and the memory.
 ///
 /// # Errors
-/// Fails when this process has other threads, which the copy would lack, or when the fork fails.
+/// Fails if this process has other threads, which the copy would lack, or when the fork fails.
 pub(crate) fn fork_process() -> io::Result<ForkSide> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("cannot fork a process that has threads"));

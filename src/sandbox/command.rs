@@ -159,7 +159,7 @@ impl Child {
     /// Waits until the command has ended.
     ///
     /// # Errors
-    /// Fails when the sandbox ended before the command.
+    /// Fails if the sandbox ended before the command.
     pub fn wait(&mut self) -> Result<ExitStatus, SandboxError> {
         if let Some(status) = self.status {
             return Ok(status);
@@ -179,7 +179,7 @@ impl Child {
     /// nothing if the command has ended.
     ///
     /// # Errors
-    /// Fails when the message cannot be sent.
+    /// Fails if the message cannot be sent.
     pub fn signal(&self, signal: i32) -> Result<(), SandboxError> {
         let mut message = vec![wire::SIGNAL];
         message.extend_from_slice(&signal.to_ne_bytes());

@@ -92,7 +92,7 @@ pub(super) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// Sets the name for the current root directory, and watches its `/sbin/init`.
+    /// Sets the name of pid 1 for the current root directory, and watches its `/sbin/init`.
     pub(super) fn watch() -> StepResult<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = nix::fcntl::open("/", flags, Mode::empty()).doing("opening the root")?;

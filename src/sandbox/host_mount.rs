@@ -122,7 +122,7 @@ impl HostMount {
     /// Changes the options of the mount on `dir`, as `mount -i -o remount` does.
     ///
     /// # Errors
-    /// Fails when overcoat has nothing mounted there, or the caller is not root.
+    /// Fails if overcoat has nothing mounted there, or the caller is not root.
     pub fn remount(dir: &Path, options: &MountOptions) -> Result<(), SandboxError> {
         let path = absolute(dir).map_err(|error| mount_error(dir, error.to_string()))?;
         if !is_mounted(&path).during("reading /proc/self/mountinfo")? {
@@ -188,7 +188,7 @@ impl HostMount {
 /// last user.
 ///
 /// # Errors
-/// Fails when overcoat has nothing mounted there, or when the mount is in use.
+/// Fails if overcoat has nothing mounted there, or when the mount is in use.
 pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
     let error = |message: &str| SandboxError::Unmount {
         dir: dir.to_owned(),
@@ -228,7 +228,7 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
 /// Returns where the root with this device number is mounted.
 ///
 /// # Errors
-/// Fails when `/proc` cannot be read.
+/// Fails if `/proc` cannot be read.
 pub(crate) fn mounted_at(device: u64) -> io::Result<Option<PathBuf>> {
     Ok(mount_point_of_device(&fs::read("/proc/self/mountinfo")?, device))
 }

@@ -14,7 +14,7 @@ use memmap2::{Mmap, MmapOptions};
 /// images does, is safe.
 ///
 /// # Errors
-/// Fails when the file cannot be opened, or is neither a regular file nor a block device.
+/// Fails if the file cannot be opened, or is neither a regular file nor a block device.
 pub(crate) fn map_image(path: &Path) -> io::Result<Mmap> {
     // Opening a pipe would wait for a writer.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();

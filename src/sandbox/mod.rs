@@ -126,7 +126,7 @@ pub struct Sandbox {
     plan: Plan,
 }
 
-/// The root as it is mounted in the host's tree. Keeps that mount namespace alive.
+/// The mount of the root in the host's tree. Keeps the mount namespace of this mount alive.
 #[derive(Debug)]
 struct Outside {
     mounts: OwnedFd,
@@ -274,7 +274,7 @@ impl Sandbox {
     /// Starts a command. When this returns, the command has been executed.
     ///
     /// # Errors
-    /// Fails when the command cannot be executed or the sandbox has ended.
+    /// Fails if the command cannot be executed or the sandbox has ended.
     pub fn spawn(&self, spec: &CommandSpec) -> Result<Child, SandboxError> {
         match (&self.control, &self.outside) {
             (Some(control), Some(outside)) => {
@@ -289,7 +289,7 @@ impl Sandbox {
     /// Commands started afterwards see all of it.
     ///
     /// # Errors
-    /// Fails when the sandbox has ended.
+    /// Fails if the sandbox has ended.
     pub fn show(&self, hostname: &str, files: &[(PathBuf, Vec<u8>)]) -> Result<(), SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
@@ -302,7 +302,7 @@ impl Sandbox {
     /// Opens a pseudo terminal in the sandbox's `/dev/pts`.
     ///
     /// # Errors
-    /// Fails when no terminal can be opened or the sandbox has ended.
+    /// Fails if no terminal can be opened or the sandbox has ended.
     pub(crate) fn open_pty(&self) -> Result<Pty, SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;

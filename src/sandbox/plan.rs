@@ -74,13 +74,12 @@ impl Plan {
 
     /// Returns the paths that must exist in the root, with their parents, when
     /// [`Starting::enter`](super::Starting::enter) is called. The owner of the tree creates them as
-    /// scratch entries. A path that another mount hides is not listed: the sandbox creates those in
-    /// its own `/dev`, `/run` and `/tmp`; one in an earlier bind must exist there.
+    /// scratch entries. Paths that another mount hides are not listed: the sandbox creates those in
+    /// its own `/dev`, `/run` and `/tmp`, and those in an earlier bind must exist there.
     ///
     /// # Errors
     /// Fails for a bind whose host path is missing, or whose inside path is not absolute, is the
     /// root, or contains `..`.
-    /// has `..` in it.
     pub fn mount_points(&self) -> Result<Vec<MountPoint>, SandboxError> {
         let mut points: Vec<MountPoint> = SYSTEM_MOUNTS
             .iter()

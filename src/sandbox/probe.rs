@@ -56,7 +56,7 @@ pub(crate) fn user_namespace() -> Result<(), SandboxError> {
 /// subordinate ids.
 ///
 /// # Errors
-/// Fails when the user has no subordinate ids.
+/// Fails if the user has no subordinate ids.
 pub(crate) fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
     Ok(privilege::subordinate_id_maps()?)
 }

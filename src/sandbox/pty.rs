@@ -41,7 +41,7 @@ impl Pty {}
 /// are replaced.
 ///
 /// # Errors
-/// Fails when standard input is not a terminal, or the command cannot be started.
+/// Fails if standard input is not a terminal, or the command cannot be started.
 pub fn relay(
     sandbox: &Sandbox,
     mut spec: CommandSpec,

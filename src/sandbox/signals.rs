@@ -52,7 +52,7 @@ impl Signals {
     /// Blocks SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH. Call it before any thread is started.
     ///
     /// # Errors
-    /// Fails when a system call fails.
+    /// Fails if a system call fails.
     pub fn take() -> Result<Self, SandboxError> {
         Signals::take_set(&[&ENDING_SIGNALS[..], &[Signal::SIGWINCH]].concat())
     }
@@ -61,7 +61,7 @@ impl Signals {
     /// thread is started.
     ///
     /// # Errors
-    /// Fails when a system call fails.
+    /// Fails if a system call fails.
     pub fn take_set(signals: &[Signal]) -> Result<Self, SandboxError> {
         let doing = "taking the signals";
         let mut set = SigSet::empty();
@@ -91,7 +91,7 @@ impl Signals {
     /// Waits until the command ends or the daemon is asked to end.
     ///
     /// # Errors
-    /// Fails when the sandbox ended before the command.
+    /// Fails if the sandbox ended before the command.
     pub fn wait(&self, child: &mut Child) -> Result<Ended, SandboxError> {
         loop {
             let mut fds = [

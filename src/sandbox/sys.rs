@@ -370,7 +370,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Received> {
 pub(super) fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
     loop {
         let mut status = 0;
-        // SAFETY: waitpid writes one int, which `status` is.
+        // SAFETY: waitpid writes one int, to `status`, which is an int.
         if unsafe { libc::waitpid(pid, &raw mut status, 0) } >= 0 {
             return Ok(status);
         }
@@ -384,7 +384,7 @@ pub(super) fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
 /// Reaps a child that has ended and returns its raw wait status; `None` if no child has ended.
 pub(super) fn reap_any() -> Option<(libc::pid_t, i32)> {
     let mut status = 0;
-    // SAFETY: waitpid writes one int, which `status` is.
+    // SAFETY: waitpid writes one int, to `status`, which is an int.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     (pid > 0).then_some((pid, status))
 }

@@ -90,7 +90,7 @@ impl<W: Write> Gzip<W> {
     /// `level` is clamped to 1 to 9.
     ///
     /// # Errors
-    /// Fails when the header cannot be written or a thread cannot be started.
+    /// Fails if the header cannot be written or a thread cannot be started.
     pub(crate) fn new(mut inner: W, level: u32, threads: usize) -> io::Result<Self> {
         let level = level.clamp(1, 9);
         let workers = GzipWorkers::start(level, threads.max(1))?;
@@ -195,7 +195,7 @@ impl GzipWorkers {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(GzipJob { buffer, dictionary, last, answer }) = job else { return };
                     let done = deflater.deflate(buffer, dictionary, last);
-                    // Fails when the compressor was dropped.
+                    // Fails if the compressor was dropped.
                     let _ = answer.send(done);
                 }
             })?;

@@ -17,7 +17,7 @@ use crate::text::escape::escape;
 /// Returns `delta` with the modes that its files have in an archive of this format.
 ///
 /// # Errors
-/// Fails when a file's ACL cannot be read.
+/// Fails if a file's ACL cannot be read.
 pub(super) fn with_modes<'d, C: Contents>(
     delta: &'d Delta,
     contents: &C,

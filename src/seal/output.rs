@@ -1,7 +1,7 @@
 //! The destination of an archive: a file that appears whole or not at all, or standard output.
 //!
-//! A new file has no name until it is complete (`O_TMPFILE`): whatever ends the process, even
-//! SIGKILL, nothing of it is left. Committing it is
+//! A new file has no name until it is complete (`O_TMPFILE`): nothing of it is left when the
+//! process ends before that, even by SIGKILL. Committing it is
 //! 1. `fsync` of the file,
 //! 2. `linkat` to its name, or, if the name exists, `linkat` to a temporary name
 //!    `.NAME.XXXX.partial` beside it and `renameat` over it (a kill leaves the temporary name only
@@ -59,7 +59,7 @@ impl Output {
     /// Creates a file. Its directory must exist and be writable, which is checked now.
     ///
     /// # Errors
-    /// Fails when the directory cannot be written, or the path is a directory.
+    /// Fails if the directory cannot be written, or the path is a directory.
     pub fn file(path: &Path) -> Result<Self, SealError> {
         let name = path.display().to_string();
         match OutputTarget::open(path) {
@@ -74,7 +74,7 @@ impl Output {
     /// Writes to standard output.
     ///
     /// # Errors
-    /// Fails when it is a terminal.
+    /// Fails if standard output is a terminal.
     pub fn stdout() -> Result<Self, SealError> {
         let stdout = io::stdout();
         if stdout.is_terminal() {

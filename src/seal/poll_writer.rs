@@ -1,8 +1,8 @@
 //! Writing to a pipe or a socket whose reader is another program and may stop reading.
 //!
 //! Invariants:
-//! - No call blocks in the kernel that cannot be ended: `poll` waits until data can be written,
-//!   and for the events that end the waiting.
+//! - Every wait can be ended: `poll` waits until data can be written, and for the events that end
+//!   the wait.
 //! - A reader that reads a byte within each [`PollLimits::bound`] is waited for. When it reads
 //!   nothing for that time, writing fails, at the latest after twice that time.
 //! - The given descriptor is not made non-blocking: other processes share its open file
@@ -57,7 +57,7 @@ impl PollWriter {
     /// Creates a writer to `file`.
     ///
     /// # Errors
-    /// Fails when the file's type cannot be determined.
+    /// Fails if the file's type cannot be determined.
     pub fn new(file: File, limits: PollLimits) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
         let (file, method) = if kind.is_fifo() {

@@ -68,7 +68,7 @@ struct ReadAheadState {
     panicked: bool,
 }
 
-/// The consumer.
+/// The consumer of the contents that are read ahead.
 pub(super) struct Feed<'r, 'p, C: Contents> {
     shared: &'r ReadAhead<'p, C>,
     batch: Batch,

@@ -85,7 +85,7 @@ impl<W: Write> Mksquashfs<W> {
     /// empty image. `epoch` is the image's own time and the latest time in it.
     ///
     /// # Errors
-    /// Fails when `mksquashfs` is not installed.
+    /// Fails if `mksquashfs` is not installed.
     pub(super) fn new(
         inner: W,
         level: u32,

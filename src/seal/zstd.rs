@@ -24,7 +24,7 @@ impl<W: Write> Zstd<W> {
     /// Starts a frame on `inner` with `threads` workers (at least one). `level` is 1 to 19.
     ///
     /// # Errors
-    /// Fails when zstd rejects a parameter.
+    /// Fails if zstd rejects a parameter.
     pub(crate) fn new(inner: W, level: u32, threads: usize) -> io::Result<Self> {
         let mut encoder = zstd::stream::write::Encoder::new(inner, level.clamp(1, 19) as i32)?;
         encoder.multithread(threads.clamp(1, 64) as u32)?;

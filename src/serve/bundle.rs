@@ -25,7 +25,7 @@ impl Catalogue {
     /// command line.
     ///
     /// # Errors
-    /// When `append` contains control characters.
+    /// Fails if `append` contains control characters.
     pub(crate) fn machine(files: &MachineFiles, append: &str) -> Result<Self, CatalogueError> {
         let mut catalogue = Catalogue {
             title: "machine".to_owned(),
@@ -72,7 +72,7 @@ impl Catalogue {
     /// Returns the files that boot the image with this name.
     ///
     /// # Errors
-    /// When the image cannot be booted.
+    /// Fails if the image cannot be booted.
     pub(crate) fn machine_files(&self, name: &str) -> Result<MachineFiles, String> {
         let image = self.images.iter().find(|image| image.name == name);
         let boot = match image.and_then(|image| image.boot.as_ref()) {

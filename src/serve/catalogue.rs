@@ -91,7 +91,7 @@ impl Catalogue {
     /// `append` is added to the kernel command line.
     ///
     /// # Errors
-    /// When two files have the same name, or the default image cannot be booted.
+    /// Fails if two files have the same name, or the default image cannot be booted.
     pub(crate) fn new(
         project: &Project,
         default: Option<&str>,
@@ -126,7 +126,7 @@ impl Catalogue {
     /// a path prefix.
     ///
     /// # Errors
-    /// When the URL is invalid.
+    /// Fails if the URL is invalid.
     pub(crate) fn reached_at(mut self, url: &str) -> Result<Self, CatalogueError> {
         let plain = url.strip_suffix('/').unwrap_or(url);
         let rest = plain.strip_prefix("http://").or_else(|| plain.strip_prefix("https://"));

@@ -57,7 +57,7 @@ fn encoded(name: &str) -> PercentEncode<'_> {
 /// Returns the boot commands of an image.
 ///
 /// # Errors
-/// When a file is missing or the command line is too long.
+/// Fails if a file is missing or the command line is too long.
 pub(super) fn boot_commands(
     catalogue: &Catalogue,
     boot: &BootFiles,

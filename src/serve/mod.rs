@@ -104,7 +104,7 @@ impl BootServer {
     /// the catalogue is read again with `read`.
     ///
     /// # Errors
-    /// When it cannot listen at `address`.
+    /// Fails if the server cannot listen at `address`.
     pub(crate) fn start(
         catalogue: Catalogue,
         file: &Path,
@@ -119,7 +119,7 @@ impl BootServer {
     /// Starts a server with a fixed catalogue. `observer` is called when a response has ended.
     ///
     /// # Errors
-    /// When it cannot listen at `address`.
+    /// Fails if the server cannot listen at `address`.
     pub(crate) fn start_observed(
         catalogue: Catalogue,
         address: SocketAddr,
@@ -177,7 +177,7 @@ impl BootServer {
     /// Returns the script that boots the default image, for a machine that uses this URL.
     ///
     /// # Errors
-    /// When there is no default, or it cannot be booted.
+    /// Fails if there is no default, or it cannot be booted.
     pub(crate) fn script(&self, url: &str) -> Result<String, String> {
         self.runtime.block_on(self.site.default_script(url))
     }

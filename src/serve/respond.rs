@@ -166,7 +166,7 @@ impl Site {
     /// Returns the script of the default image, for a machine that uses the URL `server`.
     ///
     /// # Errors
-    /// When there is no default, or it cannot be booted.
+    /// Fails if there is no default, or it cannot be booted.
     pub(super) async fn default_script(&self, server: &str) -> Result<String, String> {
         let catalogue = self.current.known();
         let image = catalogue.default.ok_or("there is no default image")?;

@@ -21,13 +21,13 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// Returns the SHA-256 of everything that `reader` returns.
 ///
 /// # Errors
-/// When reading fails; interrupted reads are repeated.
+/// Fails if reading fails; interrupted reads are repeated.
 pub(crate) fn digest_reader(mut reader: impl Read) -> io::Result<[u8; 32]> {
     digest_read_at(u64::MAX, |_, buffer| retry_interrupted(|| reader.read(buffer)))
 }
 
-/// Returns the SHA-256 of a content that `read_at` reads into a buffer from an offset; it returns 0
-/// at the end. `size` is the expected size: it bounds the buffer, not the content.
+/// Returns the SHA-256 of the content that `read_at` reads into a buffer from an offset; `read_at`
+/// returns 0 at the end. `size` is the expected size, which bounds the buffer, not the content.
 ///
 /// # Errors
 /// Returns the first error of `read_at`.
@@ -52,7 +52,7 @@ pub(crate) fn digest_read_at<E>(
 /// Repeats `read` while it fails with `EINTR`.
 ///
 /// # Errors
-/// When it fails otherwise.
+/// Returns any other error of `read`.
 pub(crate) fn retry_interrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match read() {

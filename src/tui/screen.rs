@@ -128,7 +128,7 @@ fn start_listeners(sender: Sender<Message>, signals: Signals) {
                 return;
             }
         }
-        // The terminal was closed.
+        // The end of the input means that the terminal was closed.
         let _ = keys.send(Message::Signal(Signal::SIGHUP));
     });
     std::thread::spawn(move || {

@@ -99,7 +99,7 @@ pub(crate) enum Purpose<'a> {
 /// over all of them.
 ///
 /// # Errors
-/// When the layers cannot be read.
+/// Fails if the layers cannot be read.
 pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, BootError> {
     let composed = UnstartedRoot::new(RootOptions {
         layers,

@@ -145,8 +145,8 @@ const MAX_QEMU_MESSAGES: usize = 64 << 10;
 /// Boots the files until the machine is up and its command has exited.
 ///
 /// # Errors
-/// When the machine cannot be started or watched. A machine that does not come up is not an error:
-/// see [`BootReport::failed`].
+/// Fails if the machine cannot be started or watched. A machine that does not come up is not an
+/// error: see [`BootReport::failed`].
 pub(crate) fn boot(
     files: &MachineFiles,
     options: &BootOptions,
@@ -247,7 +247,7 @@ struct BootWatch<'a> {
     agent: AgentReport,
     /// QEMU's own messages.
     qemu_messages: String,
-    /// The time since which the machine is up.
+    /// The time at which the machine came up; `None` until then.
     up: Option<Instant>,
     /// Memory that the machine had touched when the last phase began, in bytes.
     touched: u64,

@@ -31,7 +31,7 @@ fn missing() -> MissingRequirement {
 /// Creates a machine with a bootable network card on `accelerator`, without starting it.
 ///
 /// # Errors
-/// When QEMU is not installed or reports an error.
+/// Fails if QEMU is not installed or reports an error.
 pub(crate) fn try_accelerator(accelerator: Accelerator) -> Result<(), BootError> {
     let program = find_program(PROGRAM).ok_or_else(missing)?;
     let mut command = Command::new(program);
@@ -141,7 +141,7 @@ impl VirtualMachine {
     /// Starts a machine.
     ///
     /// # Errors
-    /// When QEMU is not installed or cannot be started.
+    /// Fails if QEMU is not installed or cannot be started.
     pub(crate) fn start(options: &QemuOptions) -> Result<Self, BootError> {
         let program = find_program(PROGRAM).ok_or_else(missing)?;
         let (agent, port) = UnixStream::pair()?;

@@ -1,8 +1,8 @@
 //! Access lists in text form, with users and groups by name or id.
 //!
-//! Both forms of acl(5) are accepted: entries separated by commas or by lines, with comments, long
-//! or one-letter tags, and the fourth field of star and libarchive, the id of the named user or
-//! group.
+//! Both forms of acl(5) are accepted: entries separated by commas or by newlines, with comments,
+//! long or one-letter tags, and the fourth field of star and libarchive, the id of the named user
+//! or group.
 
 use super::{Acl, AclEntry, AclTag};
 

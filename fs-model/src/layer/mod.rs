@@ -30,9 +30,9 @@ pub struct LayerIno(pub u64);
 pub enum LayerEntry {
     /// An object.
     Object {
-        /// Its number in the layer.
+        /// The object's number in the layer.
         ino: LayerIno,
-        /// Its type, so that a listing needs no inodes.
+        /// The object's type, so that a listing needs no inodes.
         kind: FileType,
     },
     /// The name is hidden in all layers below (a character device 0:0, or a `.wh.` name).
@@ -87,32 +87,32 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
     /// those hidden by other layers.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// Fails if the image cannot be read.
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError>;
 
     /// Looks up `name` in the directory `dir`.
     ///
     /// # Errors
-    /// An image that cannot be read, or an object that is not a directory.
+    /// Fails if the image cannot be read, or the object is not a directory.
     fn lookup(&self, dir: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError>;
 
     /// Returns all entries of the directory `dir`, sorted by name (bytewise, unsigned).
     ///
     /// # Errors
-    /// An image that cannot be read, or an object that is not a directory.
+    /// Fails if the image cannot be read, or the object is not a directory.
     fn read_dir(&self, dir: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError>;
 
     /// Reads from `offset` into `buf`. Returns less than `buf.len()` only at the end of the file.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// Fails if the image cannot be read.
     fn read_at(&self, ino: LayerIno, offset: u64, buf: &mut [u8]) -> Result<usize, LayerError>;
 
     /// Returns the next data at or after `offset`, as `start..end`; `None` if only a hole follows.
     /// The default implementation reports no holes.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// Fails if the image cannot be read.
     fn next_data(&self, ino: LayerIno, offset: u64) -> Result<Option<Range<u64>>, LayerError> {
         let size = self.attr(ino)?.size;
         Ok((offset < size).then_some(offset..size))
@@ -137,17 +137,17 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// Fails if the image cannot be read.
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError>;
 
     /// Returns all extended attributes except those of overlayfs, sorted by name.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// Fails if the image cannot be read.
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError>;
 
-    /// Returns whether objects may have an [access list](crate::acl). `false` for formats without
-    /// access lists saves the search for one.
+    /// Returns whether objects may have an [ACL](crate::acl). `false` for formats without ACLs
+    /// saves the search for one.
     fn may_have_acls(&self) -> bool {
         true
     }
@@ -155,7 +155,7 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
     /// Returns whether the directory hides the directories of lower layers at its path.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// Fails if the image cannot be read.
     fn is_opaque(&self, _dir: LayerIno) -> Result<bool, LayerError> {
         Ok(false)
     }

@@ -9,8 +9,7 @@
 //! - Long names and link targets of GNU tar (types `L` and `K`), and pax records, including global
 //!   ones and values with arbitrary bytes.
 //! - Sparse files of GNU tar (type `S`) and the pax versions 0.0, 0.1 and 1.0.
-//! - Extended attributes (`SCHILY.xattr.*`, `LIBARCHIVE.xattr.*`) and access lists
-//!   (`SCHILY.acl.*`).
+//! - Extended attributes (`SCHILY.xattr.*`, `LIBARCHIVE.xattr.*`) and ACLs (`SCHILY.acl.*`).
 //! - Volume labels and the directory lists of incremental archives are skipped. Later volumes of a
 //!   multi-volume archive are rejected.
 //! - The end of an archive is marked by two blocks of zeros. A single one or the end of the stream
@@ -72,9 +71,9 @@ pub struct Member {
     pub size: u64,
     /// Extended attributes, in the archive's order.
     pub xattrs: Vec<Xattr>,
-    /// The access list, as [text](crate::acl::TextAcl).
+    /// The ACL, as [text](crate::acl::TextAcl).
     pub access_list: Option<Vec<u8>>,
-    /// The default access list of a directory, as [text](crate::acl::TextAcl).
+    /// The default ACL of a directory, as [text](crate::acl::TextAcl).
     pub default_list: Option<Vec<u8>>,
     /// The type flag of a member of unknown type, which counts as a regular file.
     pub unknown_type: Option<u8>,

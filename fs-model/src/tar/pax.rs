@@ -225,7 +225,7 @@ fn sparse_map(value: &[u8]) -> Result<Vec<Extent>, TarErrorKind> {
     Ok(map)
 }
 
-/// Returns an access list; `None` for an empty value.
+/// Returns an ACL; `None` for an empty value.
 fn list(value: &[u8]) -> Option<Vec<u8>> {
     (!value.is_empty()).then(|| value.to_vec())
 }

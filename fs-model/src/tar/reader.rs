@@ -89,7 +89,7 @@ impl<R: Read> Reader<R> {
     /// the length, or `None` at the end of the data.
     ///
     /// # Errors
-    /// As [`Reader::next_member`].
+    /// See [`Reader::next_member`].
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>, TarError> {
         self.with_context(|reader| reader.piece(buffer))
     }

@@ -11,8 +11,8 @@ use crate::layer::Xattr;
 
 /// Maximum size of an extended attribute's value in bytes (`XATTR_SIZE_MAX` in `<linux/limits.h>`).
 const XATTR_SIZE_MAX: usize = 65536;
-/// Namespaces that are accepted, besides access lists. For FUSE, the kernel leaves this check to
-/// the file system.
+/// Namespaces that are accepted, in addition to ACLs. For FUSE, the kernel leaves this check to the
+/// file system.
 const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 /// Attributes that overlayfs interprets. They are rejected, because in an overlay they would take
 /// effect: for example, make a directory hide the one below it.
@@ -134,7 +134,7 @@ impl Tree {
     /// `group` changes the content.
     ///
     /// # Errors
-    /// As [`Tree::set_attr`].
+    /// See [`Tree::set_attr`].
     pub fn drop_setid(&self, ino: Ino, group: u32) -> Result<(), FsError> {
         let attr = self.attr(ino)?;
         let changed_by_group = Some(group);
@@ -192,13 +192,13 @@ impl Tree {
         value_of(self.xattrs(ino)?, name).ok_or(FsError::NoData)
     }
 
-    /// Sets an extended attribute, even one that the tree does [not show](XattrSupport). An access
-    /// list also sets the mode, and is stored only if the mode cannot express it.
+    /// Sets an extended attribute, even one that the tree does [not show](XattrSupport). An ACL
+    /// also sets the mode, and is stored only if the mode cannot express it.
     ///
     /// # Errors
     /// [`FsError::NotSupported`] for a name outside of the namespaces `user`, `trusted` and
-    /// `security` that is not an access list, and for attributes of overlayfs; [`FsError::Invalid`]
-    /// for a malformed access list, a value of more than 64 KiB or a namespace without a name;
+    /// `security` that is not an ACL, and for attributes of overlayfs; [`FsError::Invalid`]
+    /// for a malformed ACL, a value of more than 64 KiB or a namespace without a name;
     /// [`FsError::Exists`] or [`FsError::NoData`] for `flags`; [`FsError::NoSpace`],
     /// [`FsError::ReadOnly`], [`FsError::Stale`] or [`FsError::Layer`].
     pub fn set_xattr(
@@ -238,8 +238,8 @@ impl Tree {
         })
     }
 
-    /// Removes an extended attribute. Removing an access list that does not exist succeeds. Never
-    /// fails for lack of space.
+    /// Removes an extended attribute. Removing an ACL that does not exist succeeds. Never fails for
+    /// lack of space.
     ///
     /// # Errors
     /// [`FsError::NoData`] if the attribute does not exist, [`FsError::ReadOnly`],
@@ -300,7 +300,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Updates the access list of an object, if it has one, to a new mode.
+    /// Updates the ACL of an object, if it has one, to a new mode.
     fn update_acl_to_mode(
         &self,
         inode: &UpperInode,
@@ -316,7 +316,7 @@ impl Tree {
         })
     }
 
-    /// Returns the default access list of the directory `parent`, which new entries inherit.
+    /// Returns the default ACL of the directory `parent`, which new entries inherit.
     pub(super) fn default_acl(
         &self,
         state: &TreeState,
@@ -331,7 +331,7 @@ impl Tree {
         }
     }
 
-    /// Returns the access list `name` of an object, even if the tree does not show it.
+    /// Returns the ACL `name` of an object, even if the tree does not show it.
     pub(super) fn stored_acl(&self, ino: Ino, name: &[u8]) -> Result<Option<Acl>, FsError> {
         let (inode, source) = {
             let state = self.state.lock();

@@ -22,7 +22,7 @@ const CHUNK_SIZE_U64: u64 = CHUNK_SIZE as u64;
 const PAGE_SIZE: usize = 4096;
 /// Maximum file size: the range of a signed 64-bit offset.
 pub(crate) const MAX_FILE_SIZE: u64 = i64::MAX as u64;
-/// Bytes charged for each chunk but the first one, beside its content.
+/// Bytes charged for each chunk but the first one, in addition to its content.
 const CHUNK_COST: u64 = 48;
 
 /// The content of a regular file.

@@ -100,13 +100,13 @@ impl UpperInode {
         body.xattrs = None;
     }
 
-    /// Returns the access list `name`, if there is one.
+    /// Returns the ACL `name`, if there is one.
     pub(crate) fn acl(&self, stack: &Stack, name: &[u8]) -> Result<Option<Acl>, LayerError> {
         self.body.read().acl(stack, self.origin, name)
     }
 
     /// Returns the attributes, without a directory's `nlink`, which the tree fills in. Where
-    /// `stack` hides access lists, the mode is [`Acl::plain_mode`].
+    /// `stack` hides ACLs, the mode is [`Acl::plain_mode`].
     pub(crate) fn attr(&self, stack: &Stack) -> Result<Attr, LayerError> {
         let body = self.body.read();
         let mut attr = self.stored_attr(&body);
@@ -141,7 +141,7 @@ impl UpperInode {
 }
 
 impl UpperBody {
-    /// Returns the access list `name`. `origin` is the copied-up object.
+    /// Returns the ACL `name`. `origin` is the copied-up object.
     pub(crate) fn acl(
         &self,
         stack: &Stack,

@@ -14,7 +14,7 @@ impl Tree {
     /// everything in memory.
     ///
     /// # Errors
-    /// A description of the first difference.
+    /// Returns a description of the first difference.
     pub fn check_invariants(&self) -> Result<(), String> {
         let _frozen = self.freeze();
         let mut state = self.state.lock();

@@ -93,7 +93,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`FsError::NoSpace`] if nothing could be written, [`FsError::FileTooLarge`],
-    /// [`FsError::ReadOnly`], [`FsError::IsADirectory`] or [`FsError::Invalid`] for other objects
+    /// [`FsError::ReadOnly`], [`FsError::IsADirectory`] or [`FsError::Invalid`] for objects other
     /// than regular files, [`FsError::Stale`] or [`FsError::Layer`].
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize, FsError> {
         self.change_content(ino, ContentFrom::Lent, |content, tree| {
@@ -104,7 +104,7 @@ impl Tree {
     /// Appends `data` at the current end of the file. Returns the number of bytes written.
     ///
     /// # Errors
-    /// As [`Tree::write`].
+    /// See [`Tree::write`].
     pub fn append(&self, ino: Ino, data: &[u8]) -> Result<usize, FsError> {
         self.change_content(ino, ContentFrom::Covered, |content, tree| {
             content.write(&tree.stack, &tree.space, content.size(), data)
@@ -115,7 +115,7 @@ impl Tree {
     /// `grow` is set and the range ends beyond it.
     ///
     /// # Errors
-    /// As [`Tree::write`].
+    /// See [`Tree::write`].
     pub fn zero(&self, ino: Ino, range: Range<u64>, grow: bool) -> Result<(), FsError> {
         if range.end > MAX_FILE_SIZE {
             return Err(FsError::FileTooLarge);
@@ -132,7 +132,7 @@ impl Tree {
     /// Makes the file at least `end` bytes long, without allocating memory.
     ///
     /// # Errors
-    /// As [`Tree::write`].
+    /// See [`Tree::write`].
     pub fn extend(&self, ino: Ino, end: u64) -> Result<(), FsError> {
         self.change_content(ino, ContentFrom::Covered, |content, tree| {
             if end > content.size() { content.truncate(&tree.space, end) } else { Ok(()) }

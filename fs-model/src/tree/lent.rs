@@ -223,7 +223,7 @@ impl TreeState {
         self.set_slot(tree, dir, &name, Slot::Present(target))?;
         {
             let mut to = lent.body.write();
-            // The links to it become names of the image's own file, too.
+            // Hard links to the lent file become names of the image's own file, too.
             body.nlink = to.nlink;
             if content_from == ContentFrom::Lent
                 && let UpperData::File(content) = &to.data

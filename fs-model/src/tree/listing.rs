@@ -105,7 +105,7 @@ impl Tree {
     /// entry that is taken, except `.` and `..`.
     ///
     /// # Errors
-    /// As [`Tree::read_dir`].
+    /// See [`Tree::read_dir`].
     pub fn read_dir_plus(
         &self,
         dir: Ino,

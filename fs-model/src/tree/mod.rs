@@ -75,15 +75,15 @@ pub struct TreeOptions {
 /// do not rely on others.
 ///
 /// Setting any other attribute succeeds, so that programs that require them do not fail. The tree
-/// keeps it to [report](crate::delta::Delta::hidden) the loss. An access list that is not shown can
-/// only remove permissions from the mode: see [`Acl::plain_mode`].
+/// keeps it to [report](crate::delta::Delta::hidden) the loss. An ACL that is not shown can only
+/// remove permissions from the mode: see [`Acl::plain_mode`].
 ///
 /// [`Acl::plain_mode`]: crate::acl::Acl::plain_mode
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrSupport {
     /// None, as in cpio archives.
     None,
-    /// All but access lists, as in squashfs images.
+    /// All but ACLs, as in squashfs images.
     WithoutAcls,
     /// All, as in tar archives. [Access lists](crate::acl) and permission bits are kept consistent.
     All,

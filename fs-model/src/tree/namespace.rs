@@ -26,7 +26,7 @@ pub struct MknodArgs<'a> {
     pub kind: FileType,
     /// Permission bits.
     pub mode: u16,
-    /// Bits to clear in `mode`. Ignored where the parent directory has a default access list.
+    /// Bits to clear in `mode`. Ignored where the parent directory has a default ACL.
     pub umask: u16,
     /// The owner.
     pub uid: u32,
@@ -128,8 +128,8 @@ pub(super) fn new_inode(node: &MknodArgs<'_>, xattrs: XattrMap, now: Time) -> Up
     }
 }
 
-/// Applies the default access list of the parent directory to a new object: adds the object's own
-/// lists to `xattrs` and returns its mode.
+/// Applies the default ACL of the parent directory to a new object: adds the object's own lists to
+/// `xattrs` and returns its mode.
 fn inherit(list: Acl, kind: FileType, mode: u16, xattrs: &mut XattrMap) -> u16 {
     if kind == FileType::Directory {
         xattrs.insert(acl::DEFAULT.into(), list.to_value().into());
@@ -380,8 +380,8 @@ impl TreeState {
     /// entry applies to this object too.
     ///
     /// # Errors
-    /// [`FsError::Busy`] for a directory with entries: the caller does not see it, so it cannot
-    /// mean to remove it.
+    /// [`FsError::Busy`] for a directory with entries: the caller does not see it, and so cannot
+    /// intend to remove it.
     pub(super) fn covered_by_scratch(
         &mut self,
         tree: &Tree,

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::FsError;
 
-/// Charge for an inode beside its data, in bytes: the inode, its slot in the table, and the
+/// Charge for an inode without its data, in bytes: the inode, its slot in the table, and the
 /// allocator's overhead.
 pub(crate) const INODE_COST: u64 = 320;
-/// Charge for an entry of a changed directory beside its name, in bytes.
+/// Charge for an entry of a changed directory without its name, in bytes.
 const ENTRY_COST: u64 = 72;
 
 /// Returns the charge for the entry `name` of a changed directory.

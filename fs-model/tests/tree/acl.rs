@@ -1,4 +1,4 @@
-//! Tests of access lists and modes.
+//! Tests of ACLs and modes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

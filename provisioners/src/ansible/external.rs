@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::config::ConfigError;
 use crate::folder::Folder;
 
-/// Folders of a role: their files are searched for paths, and paths may be relative to them.
+/// Folders of a role whose files are searched for paths, and to which paths may be relative.
 const ROLE_FOLDERS: [&str; 7] =
     ["tasks", "handlers", "vars", "defaults", "meta", "templates", "files"];
 

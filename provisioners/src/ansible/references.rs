@@ -28,7 +28,7 @@ pub(crate) fn roles_named_by(role: &Path) -> Result<BTreeSet<RoleName>, ConfigEr
     Ok(found)
 }
 
-/// Adds the roles named in one file: by dependencies in a file of `meta/`, by tasks in any other.
+/// Adds the roles that one file names: in its dependencies if it is in `meta/`, otherwise in tasks.
 pub(crate) fn roles_named_in(
     folder: &Folder,
     path: &Path,

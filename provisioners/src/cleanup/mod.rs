@@ -175,7 +175,7 @@ impl CleanupSettings {
         Ok(settings)
     }
 
-    /// Switches one step. Returns `false` if the name is unknown.
+    /// Turns one step on or off. Returns `false` if the name is unknown.
     pub fn set(&mut self, name: &str, on: bool) -> bool {
         let step = list().iter().find(|step| step.name == name);
         if let Some(step) = step {

@@ -22,7 +22,7 @@ pub struct CheckSettings {
 pub struct Skip {
     /// The lint or group of lints.
     pub lint: String,
-    /// The paths it applies to; `None` for all.
+    /// The paths that the suppression applies to; `None` for all.
     pub path: Option<Pattern>,
     /// The reason for the suppression.
     pub reason: String,

@@ -74,7 +74,7 @@ impl Image {
         Ok(parts)
     }
 
-    /// Returns a path relative to the folder of the image's file, if it is below that.
+    /// Returns a path relative to the folder of the image file, if the path is below that folder.
     fn relative(&self, path: &Path) -> String {
         let folder = self.file.parent().unwrap_or(Path::new(""));
         path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned()
@@ -175,7 +175,7 @@ fn hash_tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
     Ok(())
 }
 
-/// Hashes the attributes of one object. The change time stands for its extended attributes.
+/// Hashes the attributes of one object. The change time represents its extended attributes.
 fn hash_attributes(meta: &fs::Metadata, sha256: &mut Sha256) {
     for number in [u64::from(meta.mode()), u64::from(meta.uid()), u64::from(meta.gid())] {
         sha256.update(number.to_le_bytes());

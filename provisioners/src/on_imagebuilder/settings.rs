@@ -178,7 +178,7 @@ fn variant(written: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the packages with current names, and with those that Ansible needs in a root.
+/// Returns the packages under their current names, and the packages that Ansible needs in a root.
 fn packages(named: Vec<String>) -> Vec<String> {
     let mut found = Vec::new();
     for name in named.iter().map(String::as_str).chain(["python3", "python3-apt"]) {

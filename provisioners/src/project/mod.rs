@@ -216,7 +216,7 @@ fn members(
     Ok(members)
 }
 
-/// Adds to each image those variables for all images that its provisioners declare.
+/// Adds to each image those of the project's variables that its provisioners declare.
 fn add_common_variables(
     members: &mut [Member],
     variables: &DeclaredVariables,

@@ -21,7 +21,7 @@ use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, without_dots};
 use crate::steps::Action;
 use crate::steps::files::is_keep;
 
-/// Digests by name of the file.
+/// Digests by file name.
 type FileDigests = BTreeMap<String, Digest>;
 
 /// Returns all files that the steps of a provisioner use, ordered by name.

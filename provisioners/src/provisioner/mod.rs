@@ -101,9 +101,9 @@ impl Provisioner {
         &self.variables
     }
 
-    /// Returns all files that it uses, ordered by name: the path relative to the folder, and the
-    /// digest of type, content or target, and execute bit. For an Ansible role these are all files
-    /// in its folder and in the folders of roles that it names.
+    /// Returns all files that the provisioner uses, ordered by name: the path relative to the
+    /// folder, and the digest of type, content or target, and execute bit. For an Ansible role
+    /// these are all files in its folder and in the folders of roles that it names.
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ const PYTHON_IMPORTS: &str =
 const NO_PYTHON: &str = "the root has no complete Python, which Ansible needs: add the package \
                          python3 to the base or to a provisioner before the role";
 
-/// The variable of Ansible with which a project selects another Python.
+/// Ansible's variable that selects another Python.
 const INTERPRETER_VARIABLE: &str = "ansible_python_interpreter";
 
 /// The program with which Ansible enters the root: chroot with the environment of commands inside.

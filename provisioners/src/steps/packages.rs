@@ -49,7 +49,7 @@ pub(crate) const APT_ENVIRONMENT: &[(&str, &str)] = &[
 /// Suffix of a local package.
 const DEB_SUFFIX: &str = ".deb";
 
-/// PackageList to install.
+/// The packages to install.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PackageList {
     wanted: Vec<RequestedPackage>,

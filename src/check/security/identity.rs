@@ -1,4 +1,4 @@
-//! Lints of data that must differ between machines, of settings of the build host, and of access
+//! Lints for data that must differ between machines, for settings of the build host, and for access
 //! rules.
 
 use std::collections::BTreeMap;

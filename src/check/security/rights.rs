@@ -103,10 +103,10 @@ enum PriorRights {
     Unknown,
 }
 
-/// Returns a finding of permissions; a note if the package set them. dpkg records checksums but no
-/// modes, so a provisioner may have changed the mode of an unchanged file. The package set them if
-/// the lower file has them, if Debian is known to ship the file with them, or if the package's
-/// postinst sets permissions of the file.
+/// Returns a finding about permissions; a note if the package set them. dpkg records checksums but
+/// no modes, so a provisioner may have changed the mode of an unchanged file. The permissions are
+/// considered to be the package's if the lower file has them, if Debian is known to ship the file
+/// with them, or if the package's postinst sets permissions of the file.
 fn permission_finding(
     context: &CheckContext<'_>,
     lint: &'static Lint,

@@ -147,8 +147,8 @@ fn completer_from(
     })
 }
 
-/// Completes names of images, with their kinds, from the project that the line names or the one of
-/// the current directory.
+/// Completes names of images, with their kinds, from the project that the line names, or from that
+/// of the current directory.
 fn names(line: &CompletionLine, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
     let found = match line.value_of(&["-p", "--project"]) {
         Some(file) => Project::load(&file).ok(),

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(_: &Ui, args: &Args) -> CommandResult {
-    // If the server is gone, there is nothing to connect to or to wait for.
+    // A server that has ended needs no connection and no wait.
     let server =
         control::find_mount(&args.dir).and_then(|mount| control::connect(mount.device)).ok();
     unmount(&args.dir, args.lazy)?;

@@ -1,11 +1,11 @@
 //! Decides whether to refuse a capability that the output cannot hold.
 //!
-//! Setting it usually succeeds, and the loss is reported when the root is sealed, so that rpm and
-//! package scripts that require it do not fail the build. But some scripts make a file set-user-id
-//! when `setcap` fails, and that works on the machine. For such a script `setcap` has to fail.
-//!
-//! So the script of the shell that runs `setcap` is searched for such a fallback ([`script`]).
-//! Without a readable script, or for a program other than `setcap`, the capability is accepted.
+//! Setting a capability usually succeeds, and its loss is reported when the root is sealed, so that
+//! rpm and package scripts that require it do not fail the build. But some scripts make a file
+//! setuid when `setcap` fails, and the file then works on the machine. For such a script `setcap`
+//! has to fail, so the script of the shell that runs `setcap` is searched for this fallback
+//! ([`script`]). Without a readable script, or for a program other than `setcap`, the capability is
+//! accepted.
 
 mod script;
 

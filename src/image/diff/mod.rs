@@ -116,7 +116,7 @@ impl<'a> Diff<'a> {
     /// Calls `visit` with each change; its result controls whether and where the walk continues.
     ///
     /// # Errors
-    /// When `visit` fails or a layer is damaged.
+    /// Fails if `visit` fails or a layer is damaged.
     pub fn changes<E: From<LookError>>(
         &self,
         visit: &mut dyn FnMut(&PathChange) -> Result<WalkControl, E>,
@@ -434,7 +434,7 @@ impl SeenLinks {
 /// is known to be the same.
 ///
 /// # Errors
-/// When an image cannot be read, has an unknown format, or is damaged.
+/// Fails if an image cannot be read, has an unknown format, or is damaged.
 pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(StackView, StackView), OpenError> {
     let identity = |path: &Path| {
         let ImageLocation { file, offset } = ImageLocation::of(path);

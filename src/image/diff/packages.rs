@@ -99,7 +99,7 @@ impl Diff<'_> {
     /// if they differ.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn packages(&self) -> Result<Vec<PackageChange>, LookError> {
         let status = b"var/lib/dpkg/status";
         let found = (self.old.find_following(status)?, self.new.find_following(status)?);

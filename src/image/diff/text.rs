@@ -32,7 +32,7 @@ pub(crate) enum TextComparison {
 /// missing.
 ///
 /// # Errors
-/// When a layer is damaged.
+/// Fails if a layer is damaged.
 pub(crate) fn unified(
     old: Option<(&StackView, &ViewNode)>,
     new: Option<(&StackView, &ViewNode)>,

@@ -25,7 +25,7 @@ impl<'a> ArchiveSource<'a> {
     /// Lists the selected nodes.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub(crate) fn new(
         view: &'a StackView,
         selection: &ExtractSelection,

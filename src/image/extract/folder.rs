@@ -296,8 +296,8 @@ impl Extraction<'_> {
         let xattrs = self.view.xattrs(node)?;
         let list = xattrs.iter().find(|(name, _)| **name == *acl::ACCESS);
         let list = list.and_then(|(_, value)| Acl::parse(value));
-        // A file system without access lists keeps this mode. Elsewhere, setting the list replaces
-        // the group bits by its mask.
+        // A file system without ACLs keeps this mode. Elsewhere, setting the list replaces the
+        // group bits by its mask.
         let mut mode = list.map_or(attr.mode, |list| list.plain_mode(attr.mode));
         if self.root {
             let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));

@@ -78,7 +78,7 @@ impl StagingDir {
         if done.is_ok() {
             self.renamed.set(true);
         } else {
-            // Make it private again before its content is removed.
+            // Make the directory private again before its content is removed.
             let _ = fchown(&self.dir, Some(geteuid()), Some(getegid()));
             let _ = fchmod(&self.dir, Mode::RWXU);
             let _ = renameat(&self.parent, name, &self.parent, &self.name);
@@ -284,7 +284,7 @@ impl MergedDirs<'_> {
                     if force && !is_replaceable(self.to, &name).map_err(failed(&path))? {
                         return Err(failed(&path)(Errno::PERM));
                     }
-                    // On overlayfs, files can have other devices than their directory.
+                    // On overlayfs, a file can have another device number than its directory.
                     if device_and_mount(self.to, &name).map_err(failed(&path))?.1 != here.1 {
                         return Err(ExtractError::Mounted { path });
                     }

@@ -32,7 +32,7 @@ impl ImageFile {
     /// maps its root file system.
     ///
     /// # Errors
-    /// Fails when the file cannot be mapped, the offset is beyond its end, or a SIF file has no
+    /// Fails if the file cannot be mapped, the offset is beyond its end, or a SIF file has no
     /// root file system that can be read.
     pub(crate) fn open(path: &Path) -> Result<ImageFile, OpenError> {
         let ImageLocation { file, offset } = ImageLocation::of(path);

@@ -208,7 +208,7 @@ impl OpenedLayers {
     /// Starts a thread that computes the SHA-256 of each image.
     ///
     /// # Errors
-    /// Fails when the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub fn digest(&self) -> std::io::Result<Digests> {
         let images = self.images.clone();
         let thread = std::thread::Builder::new().name("digest".into()).spawn(move || {

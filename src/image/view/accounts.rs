@@ -26,7 +26,7 @@ impl Accounts {
     /// Reads the accounts of a root. Malformed lines are ignored.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub(crate) fn read(view: &StackView) -> Result<Accounts, LookError> {
         Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
     }

@@ -69,7 +69,7 @@ impl StackView {
     /// of each layer. Returns nothing if `dir` is not a directory.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn layered(&self, dir: &ViewNode) -> Result<Vec<Layered>, LookError> {
         let damaged = |error| LookError::Damaged { path: dir.path.clone().into(), error };
         let mut names: BTreeMap<Box<[u8]>, Layered> = BTreeMap::new();
@@ -108,7 +108,7 @@ impl StackView {
     /// tree order.
     ///
     /// # Errors
-    /// When `visit` fails or a layer is damaged.
+    /// Fails if `visit` fails or a layer is damaged.
     pub fn walk_layered<E: From<LookError>>(
         &self,
         top: &ViewNode,
@@ -139,7 +139,7 @@ impl StackView {
     /// whiteout, or else the lowest directory of the merge, which hides all lower ones.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub(crate) fn hider(
         &self,
         dir: &[LowerInode],
@@ -159,7 +159,7 @@ impl StackView {
     /// Returns the entries of each layer for a single node, as in [`StackView::layered`].
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn layers_at(&self, node: ViewNode) -> Result<Layered, LookError> {
         let places = self.places(&node.path)?.into_iter().enumerate();
         let has = places.filter_map(|(layer, place)| Some((layer, place?))).collect();

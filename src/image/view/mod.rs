@@ -133,7 +133,7 @@ impl StackView {
     /// Opens images, the lowest first.
     ///
     /// # Errors
-    /// When an image cannot be read, has an unknown format, or is damaged.
+    /// Fails if an image cannot be read, has an unknown format, or is damaged.
     pub fn open(images: &[PathBuf]) -> Result<StackView, OpenError> {
         let layers = crate::image::open::open(images, CacheOptions::default())?.layers;
         StackView::new(layers)
@@ -142,7 +142,7 @@ impl StackView {
     /// Creates a view of open layers, the lowest first.
     ///
     /// # Errors
-    /// When there are more layers than a stack supports.
+    /// Fails if there are more layers than a stack supports.
     pub fn new(
         layers: Vec<std::sync::Arc<dyn fs_model::layer::Layer>>,
     ) -> Result<StackView, OpenError> {
@@ -155,7 +155,7 @@ impl StackView {
     /// Returns a view of the lowest `count` layers.
     ///
     /// # Errors
-    /// As [`StackView::new`].
+    /// See [`StackView::new`].
     pub fn lowest(&self, count: usize) -> Result<StackView, OpenError> {
         StackView::new(self.stack.layers()[..count].to_vec())
     }
@@ -173,7 +173,7 @@ impl StackView {
     /// Returns the root directory.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn root(&self) -> Result<ViewNode, LookError> {
         let damaged = |error| LookError::Damaged { path: Box::default(), error };
         let found = LowerEntry::Directory(self.stack.root().map_err(damaged)?);
@@ -206,7 +206,7 @@ impl StackView {
     /// Like [`StackView::resolve`], but returns `None` if the path does not exist.
     ///
     /// # Errors
-    /// When a layer is damaged or there are too many links.
+    /// Fails if a layer is damaged or there are too many links.
     pub fn find(&self, path: &[u8], follow: Follow) -> Result<Option<ViewNode>, LookError> {
         match self.resolve(path, follow) {
             Ok(node) => Ok(Some(node)),
@@ -219,7 +219,7 @@ impl StackView {
     /// links.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn find_following(&self, path: &[u8]) -> Result<Option<ViewNode>, LookError> {
         match self.resolve(path, Follow::Yes) {
             Ok(node) => Ok(Some(node)),
@@ -231,7 +231,7 @@ impl StackView {
     /// Returns the entry `name` of the directory `dir`.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn child(&self, dir: &ViewNode, name: &[u8]) -> Result<Option<ViewNode>, LookError> {
         let LowerEntry::Directory(sources) = &dir.found else { return Ok(None) };
         let path = join(&dir.path, name);
@@ -246,7 +246,7 @@ impl StackView {
     /// Returns the entries of `dir`, sorted by name; none if it is not a directory.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn children(&self, dir: &ViewNode) -> Result<Vec<ViewNode>, LookError> {
         let LowerEntry::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
         let entries = self.stack.entries(sources).map_err(|error| self.at(dir, error))?;
@@ -264,7 +264,7 @@ impl StackView {
     /// Calls `visit` with the node and everything below it.
     ///
     /// # Errors
-    /// When `visit` fails or a layer is damaged.
+    /// Fails if `visit` fails or a layer is damaged.
     pub fn walk<E: From<LookError>>(
         &self,
         node: &ViewNode,
@@ -316,7 +316,7 @@ impl StackView {
     /// follows.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn next_data(&self, file: &ViewNode, offset: u64) -> Result<Option<Range<u64>>, LookError> {
         let data = self.stack.next_data(file.found.source(), offset);
         data.map_err(|error| self.at(file, error))
@@ -325,7 +325,7 @@ impl StackView {
     /// Passes the content of a file to `take` in chunks.
     ///
     /// # Errors
-    /// When `take` fails or a layer is damaged.
+    /// Fails if `take` fails or a layer is damaged.
     pub fn read<E: From<LookError>>(
         &self,
         file: &ViewNode,
@@ -346,7 +346,7 @@ impl StackView {
     /// Fills `buf` from `offset`; returns fewer bytes only at the end of the file.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn read_at(
         &self,
         file: &ViewNode,
@@ -360,7 +360,7 @@ impl StackView {
     /// Returns the first `most` bytes of a file, or all if it is shorter.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn head(&self, file: &ViewNode, most: usize) -> Result<Vec<u8>, LookError> {
         let mut buffer = vec![0; most.min(usize::try_from(file.attr.size).unwrap_or(most))];
         let read = self.read_at(file, 0, &mut buffer)?;
@@ -371,7 +371,7 @@ impl StackView {
     /// Returns the SHA-256 of a file's content.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn digest(&self, file: &ViewNode) -> Result<[u8; 32], LookError> {
         let read_at = |offset, buffer: &mut [u8]| self.read_at(file, offset, buffer);
         digest_read_at(file.attr.size, read_at)
@@ -380,7 +380,7 @@ impl StackView {
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn link(&self, link: &ViewNode) -> Result<Vec<u8>, LookError> {
         self.stack.read_link(link.found.source()).map_err(|error| self.at(link, error))
     }
@@ -388,7 +388,7 @@ impl StackView {
     /// Returns all extended attributes, sorted by name.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn xattrs(&self, node: &ViewNode) -> Result<Vec<Xattr>, LookError> {
         self.stack.xattrs(node.found.source()).map_err(|error| self.at(node, error))
     }
@@ -397,7 +397,7 @@ impl StackView {
     /// Links are not followed, because each layer is read on its own.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn places(&self, path: &[u8]) -> Result<Vec<Option<LayerNode>>, LookError> {
         let damaged = |error| LookError::Damaged { path: trim(path).into(), error };
         let names = components(path);
@@ -480,7 +480,7 @@ impl PathTree for ViewWalk<'_> {
 
 /// The directories that a walk has entered. In a damaged image of a few kilobytes, directories can
 /// contain themselves, or form a graph with exponentially many paths. In a valid image each
-/// directory has one parent, so that none is entered twice.
+/// directory has one parent, and is therefore entered only once.
 #[derive(Debug, Default)]
 pub(crate) struct Visited(HashSet<LowerInode>);
 
@@ -488,7 +488,7 @@ impl Visited {
     /// Records that the walk enters `dir`.
     ///
     /// # Errors
-    /// When the walk has entered it before, or its path is too long.
+    /// Fails if the walk has entered it before, or its path is too long.
     pub(crate) fn enter(&mut self, view: &StackView, dir: &ViewNode) -> Result<(), LookError> {
         view.reject_too_deep(dir)?;
         for &source in sources(dir) {

@@ -53,7 +53,7 @@ impl DpkgPackage {
     /// Whether the content of a file is that of the package, according to dpkg's checksums.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn brought(&self, view: &StackView, file: &ViewNode) -> Result<bool, LookError> {
         let mut known: Vec<Vec<u8>> = Vec::new();
         let conffiles = self.conffiles.iter().filter(|(path, _)| is_at(path, &file.path));
@@ -83,7 +83,7 @@ impl DpkgPackage {
     /// Returns a file of dpkg about the package: its `list`, `md5sums`, `postinst` and so on.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub fn info(&self, view: &StackView, kind: &str) -> Result<Option<ViewNode>, LookError> {
         for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
             let path = format!("var/lib/dpkg/info/{stem}.{kind}");
@@ -116,7 +116,7 @@ impl DpkgDatabase {
     /// Reads a root's database; empty if the root has none.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub(crate) fn read(view: &StackView) -> Result<DpkgDatabase, LookError> {
         match view.find_following(b"var/lib/dpkg/status")?.filter(ViewNode::is_file) {
             Some(file) => Ok(DpkgDatabase::parse(&String::from_utf8_lossy(
@@ -158,7 +158,7 @@ impl DpkgDatabase {
     /// Determines the package of each path.
     ///
     /// # Errors
-    /// When a layer is damaged.
+    /// Fails if a layer is damaged.
     pub(crate) fn owners(&self, view: &StackView) -> Result<PackageOwners, LookError> {
         let mut owners = PackageOwners { names: Vec::new(), paths: HashMap::new() };
         // The resolved paths of the directories in the lists.

@@ -54,7 +54,7 @@ impl Counted {
 /// Each includes itself and everything below. If `top` is not a directory, returns only its usage.
 ///
 /// # Errors
-/// When a layer is damaged.
+/// Fails if a layer is damaged.
 pub(crate) fn by_directory(
     view: &StackView,
     top: &ViewNode,
@@ -89,7 +89,7 @@ fn is_within(path: &[u8], dir: &[u8]) -> bool {
 /// Returns the usage of each package at and below `top`; `None` is for files of no package.
 ///
 /// # Errors
-/// When a layer is damaged.
+/// Fails if a layer is damaged.
 pub(crate) fn by_package(
     view: &StackView,
     top: &ViewNode,
@@ -131,7 +131,7 @@ impl Memory {
 /// Returns the memory that a layer uses when it is unpacked into a tmpfs or read completely.
 ///
 /// # Errors
-/// When a layer is damaged.
+/// Fails if a layer is damaged.
 pub(crate) fn memory(view: &StackView, layer: usize) -> Result<Memory, LookError> {
     let layer = &**view.stack().layers().get(layer).ok_or_else(|| LookError::Path {
         path: Box::default(),
@@ -142,7 +142,7 @@ pub(crate) fn memory(view: &StackView, layer: usize) -> Result<Memory, LookError
     let mut pending = vec![(Vec::new(), layer.root())];
     while let Some((path, dir)) = pending.pop() {
         let damaged = |error| LookError::Damaged { path: path.clone().into(), error };
-        // Each directory is visited once, so that directories that contain themselves end.
+        // Each directory is visited once, so the walk ends even if one contains itself.
         if !counted.insert(dir) {
             continue;
         }

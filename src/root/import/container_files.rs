@@ -49,8 +49,7 @@ pub(crate) fn mark(path: &[u8]) -> Option<&'static Mark> {
 /// paths in order, a directory without its content.
 ///
 /// # Errors
-/// Fails when the tree rejects a change.
-/// When the tree refuses a change.
+/// Fails if the tree rejects a change.
 pub(crate) fn remove(tree: &Tree) -> Result<Vec<Vec<u8>>, RootImportError> {
     let mut sweep = Sweep { tree, removed: BTreeSet::new() };
     sweep.directory(&mut Vec::new(), Ino::ROOT, false)?;

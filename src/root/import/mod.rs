@@ -35,7 +35,7 @@ const MOUNT_POINTS: [(&[u8], u16); 5] =
 /// file systems there, so a provisioner cannot. Returns their paths.
 ///
 /// # Errors
-/// Fails when a layer cannot be read, or the upper is full.
+/// Fails if a layer cannot be read, or the upper is full.
 pub fn add_mount_points(tree: &Tree) -> Result<Vec<Vec<u8>>, FsError> {
     let mtime = tree.attr(Ino::ROOT)?.mtime;
     let mut added = Vec::new();

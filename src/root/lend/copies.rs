@@ -22,7 +22,7 @@ impl Loans {
     /// the address of a name server, unless `is_input` finds the value in the user's own input.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read.
+    /// Fails if a layer cannot be read.
     pub fn clean_copies(
         &self,
         mounted_tree: &MountedTree,

@@ -205,7 +205,7 @@ fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
             if there.is_empty() {
                 continue;
             }
-            // A line with the blank of a lent one was not written by a program.
+            // A line that ends with the blank of lent lines was not written by a program.
             there.sort_by_key(|&at| !lines[at].ends_with(b" \n"));
             let surplus = there.len().saturating_sub(block.own_count(line)).min(count);
             there[..surplus].iter().for_each(|&at| taken[at] = true);

@@ -7,9 +7,10 @@
 //! - A change of a lent file by a program is a change of the image's own file
 //!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
 //! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
-//!   in the sandbox's own `/run`. A lent program covers the link: its target is another program.
-//! - No directory except `/etc` is created for a lent file: a program that creates a directory does
-//!   not change one that exists.
+//!   in the sandbox's own `/run`. A lent program is shown in place of the link, whose target is
+//!   another program.
+//! - No directory except `/etc` is created for a lent file: a program that creates the directory
+//!   would find an existing one and not set its attributes.
 //! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
 //!   lines are removed from copies of them ([`Loans::clean_copies`]).
 
@@ -129,7 +130,7 @@ impl Loans {
     /// `apt_proxy`, if given, instead of the host's proxies.
     ///
     /// # Errors
-    /// Fails when a file of the sandbox's own cannot be put into the tree.
+    /// Fails if a file of the sandbox's own cannot be put into the tree.
     pub fn new(
         mounted_tree: &MountedTree,
         plan: &Plan,
@@ -264,7 +265,7 @@ impl Loans {
     /// Lends the files that are no longer lent, and those that changed.
     ///
     /// # Errors
-    /// Fails when a layer cannot be read, or the upper is full.
+    /// Fails if a layer cannot be read, or the upper is full.
     pub fn refresh(&mut self, mounted_tree: &MountedTree) -> Result<ShownFiles, MountedTreeError> {
         let hostname = hostname(mounted_tree)?;
         let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };

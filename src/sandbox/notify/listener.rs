@@ -45,7 +45,7 @@ impl Supervisor {
     /// Starts answering calls of `sandbox`, with changes to `tree`.
     ///
     /// # Errors
-    /// Fails when the thread cannot be started.
+    /// Fails if the thread cannot be started.
     pub fn start(sandbox: &mut Sandbox, tree: Arc<dyn Supervised>) -> Result<Self, SandboxError> {
         let (Some(listener), Some(mounts)) = (sandbox.listener.take(), &sandbox.mounts) else {
             return Ok(Supervisor { thread: None });

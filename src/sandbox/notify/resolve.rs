@@ -22,13 +22,13 @@ pub trait Supervised: Send + Sync {
     /// Looks up `name` in `dir`.
     ///
     /// # Errors
-    /// `ENOENT` when `dir` has no such entry, `ENOTDIR` when `dir` is not a directory.
+    /// `ENOENT` if `dir` has no such entry, `ENOTDIR` if `dir` is not a directory.
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno>;
 
     /// Returns the parent of the directory `dir`; the root is its own parent.
     ///
     /// # Errors
-    /// `ENOENT` when `dir` has been deleted.
+    /// `ENOENT` if `dir` has been deleted.
     fn parent(&self, dir: u64) -> Result<u64, Errno>;
 
     /// Makes a device node and drops the kernel's negative dentry. `mode` has type and permissions;

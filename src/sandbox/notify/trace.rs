@@ -65,7 +65,7 @@ pub(super) enum TraceOutcome {
 /// that it executes. An execution that fails in the kernel fails as usual.
 ///
 /// # Errors
-/// Fails when the thread cannot be traced; then `proceed` has not been called.
+/// Fails if the thread cannot be traced; then `proceed` has not been called.
 pub(super) fn follow_execution(
     tid: u32,
     intervention: Intervention,

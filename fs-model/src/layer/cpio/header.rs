@@ -64,7 +64,7 @@ impl Header {
     /// Parses a header without checking the values of its fields.
     ///
     /// # Errors
-    /// A description of the malformed field.
+    /// Returns a description of the malformed field.
     pub fn read(bytes: &[u8; HEADER_SIZE]) -> Result<Self, String> {
         let checked = match &bytes[..6] {
             b"070701" => false,
@@ -97,7 +97,7 @@ impl Header {
     /// Returns the type of the object.
     ///
     /// # Errors
-    /// A message if the type is unknown.
+    /// Returns a message if the type is unknown.
     pub fn kind(&self) -> Result<FileType, String> {
         match FileType::from_mode(self.mode) {
             Some(kind) if self.mode <= 0o177777 => Ok(kind),

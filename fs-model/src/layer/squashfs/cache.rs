@@ -1,11 +1,11 @@
 //! Caches with limits in bytes, in which a block is decoded by only one thread at a time.
 //!
 //! Invariants:
-//! - The total weight of a cache never exceeds its limit. A value that exceeds it alone is not
+//! - The total weight of a cache never exceeds its limit. A single value above the limit is not
 //!   cached.
-//! - For each key at most one decode is in progress. Callers that ask for the key meanwhile wait
-//!   for its outcome and share it, including an error. Errors are not cached: the next caller tries
-//!   again.
+//! - For each key at most one decode is in progress. Callers that request the key meanwhile wait
+//!   for the result and share it, including an error. Errors are not cached: the next caller
+//!   decodes again.
 //! - No lock is held while decoding.
 //! - If a decoder unwinds, one of the waiters takes over.
 
@@ -35,7 +35,7 @@ impl Weigh for DecodedBlock {
     }
 }
 
-/// Weight of an entry beside its content, in bytes: list node, hash table slot and `Arc`.
+/// Weight of an entry in addition to its content, in bytes: list node, hash table slot and `Arc`.
 pub(super) const ENTRY_COST: usize = 128;
 
 /// A least-recently-used cache with a limit on the total weight.

@@ -44,7 +44,7 @@ impl SquashfsLayer {
     /// Returns all attributes, including those of overlayfs, sorted by name.
     fn all_xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         let Some(index) = self.inode(ino)?.xattr else { return Ok(Vec::new()) };
-        // Like the kernel: without the table, the indexes in inodes are ignored.
+        // As in the kernel, the indexes in inodes are ignored without the table.
         if self.superblock.xattr_table.is_none() {
             return Ok(Vec::new());
         }

@@ -248,9 +248,9 @@ impl<'a> ElfChecker<'a> {
         Ok(true)
     }
 
-    /// Returns the directories that other files add to a file's own. The programs that load a
-    /// library are unknown, so it gets the directories of all files. A program gets none, unless it
-    /// is a library that can be run, for example to print its version.
+    /// Returns the search directories that other files add to a file's own. The programs that load
+    /// a library are unknown, so a library gets the directories of all files. A program gets none,
+    /// unless it is a library that can be run, for example to print its version.
     fn added_dirs(&self, node: &ViewNode, object: &ElfObject) -> &[Vec<u8>] {
         match object.interpreter.is_some() && !is_library(node.name()) {
             true => &[],

@@ -21,7 +21,7 @@ impl UnitMemoryBudget {
     /// Reserves `bytes`.
     ///
     /// # Errors
-    /// The limit is exceeded.
+    /// Fails if the limit is exceeded.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), PassError> {
         match self.0.checked_sub(bytes) {
             Some(left) => self.0 = left,

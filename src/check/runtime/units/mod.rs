@@ -451,7 +451,7 @@ impl UnitChecker<'_> {
         Ok(empty)
     }
 
-    /// Describes the fault of a program, if any.
+    /// Describes the problem with a program, if any.
     fn program_error(&self, program: &str) -> Result<Option<&'static str>, LookError> {
         let paths: Vec<String> = match program.contains('/') {
             true if !program.starts_with('/') => return Ok(Some("is not an absolute path")),

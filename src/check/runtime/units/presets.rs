@@ -158,7 +158,7 @@ struct InstallSection {
 }
 
 impl InstallSection {
-    /// Returns `None` for a unit that cannot be enabled.
+    /// Parses the section `[Install]`; `None` for a unit that cannot be enabled.
     fn parse(unit: &Unit) -> Option<InstallSection> {
         const DIR: &[u8] = b"etc/systemd/system";
         let words = |key| {

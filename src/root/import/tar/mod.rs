@@ -48,7 +48,7 @@ const MAX_NOTES: usize = 20;
 /// between the archive and the tree.
 ///
 /// # Errors
-/// Fails when the stream is damaged or has a member that cannot be created, or the upper is full:
+/// Fails if the stream is damaged or has a member that cannot be created, or the upper is full:
 /// the tree then contains a part of it.
 pub fn tar(
     tree: &Tree,

@@ -181,8 +181,8 @@ impl Import<'_> {
     }
 
     /// Resolves the parent directory of a path without `..`. Creates missing directories with the
-    /// time `time`, if given; but not in the target of a link, as GNU tar. `None` when one of them
-    /// is left out.
+    /// time `time`, if given. Like GNU tar, creates none in the target of a link. Returns `None` if
+    /// one of the directories is left out.
     fn resolve(
         &mut self,
         path: &[u8],
