@@ -11,7 +11,8 @@ use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::image::view::usage::{self, PAGE};
 use crate::image::view::{LookError, StackView, ViewNode};
 
-const CLEAN: &str = "let overcoat's clean-up delete it (`cleanup:`), or delete it in the last step";
+const CLEAN: &str =
+    "let overcoat's clean-up delete the files (`cleanup:`), or delete them in the last step";
 
 static CACHE: Lint = Lint {
     name: "lean/cache",

@@ -116,15 +116,15 @@ impl FinishedRoot {
         let mut warnings = self.loans.lock().clean_copies(&self.mounted_tree, is_input)?;
         warnings.extend(self.leftovers.mount_points.iter().map(|path| {
             format!(
-                "{}: a command left a file system mounted there, and what was written below it is \
-                 not in the image: unmount it in the step that mounts it",
+                "{}: a command left a file system mounted there, and writes below it are not in the \
+                 image: unmount it in the step that mounts it",
                 escape(path)
             )
         }));
         if !self.leftovers.programs.is_empty() {
             warnings.push(format!(
-                "still running at the end, and killed: {}; a file that such a process had not \
-                 written yet is not in the image: end it, or wait for it, in the step that starts it",
+                "still running at the end, and killed: {}; data that such a process had not written \
+                 yet is not in the image: end the process, or wait for it, in the step that starts it",
                 plain(&self.leftovers.programs.join(", "))
             ));
         }

@@ -66,22 +66,22 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
 }
 
 fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<ServiceManager> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("setting the death signal")?;
     container_marks::replace_command_line_and_environment();
     container_marks::detach_standard_streams()?;
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);
-    let look = |path: &str| std::fs::metadata(path).doing("looking at the root");
+    let look = |path: &str| std::fs::metadata(path).doing("reading the sandbox's metadata");
     let outer_mount_namespace = look("/proc/thread-self/ns/mnt")?.ino();
-    unshare(CloneFlags::CLONE_NEWNS).doing("making the mount namespace")?;
+    unshare(CloneFlags::CLONE_NEWNS).doing("creating the mount namespace")?;
     sys::pivot_to_current_directory().doing("changing the root")?;
-    sys::detach_current_directory().doing("letting go of the host's root")?;
+    sys::detach_current_directory().doing("unmounting the host's root")?;
     chdir("/").doing("entering the root")?;
     if !plan.privilege.has_user_namespace() {
         let network = (plan.network == Network::Host).then_some(CAP_NET_ADMIN);
         for capability in HOST_CAPABILITIES.into_iter().chain(network) {
-            sys::drop_from_bounding_set(capability).doing("giving up rights over the host")?;
+            sys::drop_from_bounding_set(capability).doing("dropping capabilities")?;
         }
     }
     let identity = SandboxIdentity {
@@ -337,18 +337,19 @@ fn prepare_command(
     };
     let (argv, env) = (strings(&spec.argv)?, strings(&spec.env)?);
     if spec.session != SpawnSession::Inherited {
-        setsid().doing("making a session")?;
+        setsid().doing("creating a session")?;
     }
     // Received descriptors are never 0, 1 or 2, which were always open.
     for (fd, target) in stdio.iter().zip(0..) {
         sys::dup_to(fd.as_fd(), target).doing("connecting standard input and output")?;
     }
     if spec.session == SpawnSession::Terminal {
-        sys::take_terminal(io::stdin().as_fd()).doing("taking the terminal")?;
+        sys::take_terminal(io::stdin().as_fd()).doing("setting the controlling terminal")?;
     }
     match outside {
         // setns sets root and working directory to those of the namespace.
-        Some(outside) => setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?,
+        Some(outside) => setns(outside, CloneFlags::CLONE_NEWNS)
+            .doing("entering the mount namespace for commands outside")?,
         None => container_marks::enter(root).doing("entering the root")?,
     }
     let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();

@@ -180,7 +180,7 @@ impl Sandbox {
     /// Returns the step that failed, with a hint if the cause is known.
     pub fn fork(plan: Plan) -> Result<Starting, SandboxError> {
         plan.mount_points()?;
-        let (ours, theirs) = sys::message_pair().during("making a socket")?;
+        let (ours, theirs) = sys::message_pair().during("creating a socket")?;
         let daemon = std::process::id() as libc::pid_t;
         // SAFETY: the child goes to `stage::run`, which never returns.
         let pid = match unsafe { sys::fork() }.during("forking")? {
@@ -294,7 +294,7 @@ impl Sandbox {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
         let message = wire::Show { hostname: hostname.into(), files: files.to_vec() }.encode();
-        let message = sys::anonymous_file(c"overcoat-show", &message).during("making a file")?;
+        let message = sys::anonymous_file(c"overcoat-show", &message).during("creating a file")?;
         sys::send(control.as_fd(), &[wire::SHOW], &[message.as_fd()])
             .map_err(|error| SandboxError::Ended(error.to_string()))
     }
@@ -306,7 +306,7 @@ impl Sandbox {
     pub(crate) fn open_pty(&self) -> Result<Pty, SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
-        let (ours, theirs) = sys::message_pair().during("making a socket")?;
+        let (ours, theirs) = sys::message_pair().during("creating a socket")?;
         sys::send(control.as_fd(), &[wire::OPEN_PTY], &[theirs.as_fd()])
             .map_err(|error| SandboxError::Ended(error.to_string()))?;
         drop(theirs);

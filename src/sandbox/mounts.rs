@@ -70,9 +70,9 @@ impl HostTrees {
         attach_dev(root, &self.devices, plan.privilege.max_gid())?;
         attach_sys(root)?;
         let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
-        make_directory(run.as_fd(), c"lock", 0o1777).doing("making /run/lock")?;
+        make_directory(run.as_fd(), c"lock", 0o1777).doing("creating /run/lock")?;
         container_marks::write_container_files(run.as_fd())
-            .doing("making the files of a container in /run")?;
+            .doing("creating the container marks in /run")?;
         tmpfs(root, c"tmp", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         for (bind, tree) in &self.binds {
             attach_bind(root, bind, tree.as_fd())?;
@@ -131,16 +131,16 @@ fn attach_dev(
     let dev = tmpfs(root, c"dev", c"0755", sys::MOUNT_ATTR_NOSUID)?;
     let dev = dev.as_fd();
     for (name, tree) in devices {
-        let what = format!("making /dev/{name}");
+        let what = format!("creating /dev/{name}");
         let name = sys::c_string(name).doing(&what)?;
         let file = make_file(dev, &name).doing(&what)?;
         sys::attach(tree.as_fd(), file.as_fd()).doing(&what)?;
     }
     for (name, target) in DEV_LINKS {
-        symlinkat(target, dev, name).doing(&format!("making /dev/{name}"))?;
+        symlinkat(target, dev, name).doing(&format!("creating /dev/{name}"))?;
     }
     for name in [c"pts", c"shm"] {
-        make_directory(dev, name, 0o755).doing("making directories in /dev")?;
+        make_directory(dev, name, 0o755).doing("creating directories in /dev")?;
     }
     let mut options = vec![
         (c"newinstance", None),
@@ -188,7 +188,7 @@ pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> StepResul
         for path in [c"proc/sys", c"proc/sysrq-trigger"] {
             let target = match sys::open_in_root(root, path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                target => target.doing("finding what to protect in /proc")?,
+                target => target.doing("finding the paths to protect in /proc")?,
             };
             sys::clone_tree_at(Some(root), path)
                 .and_then(|tree| {

@@ -143,7 +143,7 @@ pub(crate) fn is_container() -> bool {
 }
 
 fn try_namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
-    let (ours, theirs) = sys::message_pair().during("making a socket")?;
+    let (ours, theirs) = sys::message_pair().during("creating a socket")?;
     let daemon = std::process::id() as libc::pid_t;
     // SAFETY: the child ends in `exit_now`.
     let pid = match unsafe { sys::fork() }.during("forking")? {
@@ -170,8 +170,8 @@ fn run_child(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> StepResult
     let control = control.as_fd();
     sys::close_all_but(&[control]).doing("closing files")?;
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(flags | CloneFlags::CLONE_NEWUSER).doing("making the user namespace")?;
-    sys::send(control, &[wire::UNSHARED], &[]).doing("asking for the id maps")?;
+    unshare(flags | CloneFlags::CLONE_NEWUSER).doing("creating the user namespace")?;
+    sys::send(control, &[wire::UNSHARED], &[]).doing("requesting the id maps")?;
     if mapped {
         let message = sys::receive(control).doing("waiting for the id maps")?;
         if message.bytes != [wire::MAPPED] {
@@ -180,7 +180,7 @@ fn run_child(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> StepResult
         }
         super::stage::become_root()?;
     }
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("setting the death signal")?;
     if sys::parent_pid() != daemon {
         sys::exit_now(1);
     }

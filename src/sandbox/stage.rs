@@ -53,7 +53,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32>
 
     enter_namespaces(plan, control)?;
     // Not earlier: changing ids clears the death signal.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("setting the death signal")?;
     if sys::parent_pid() != daemon {
         sys::exit_now(1);
     }
@@ -77,7 +77,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32>
     trees.attach(root.as_fd(), plan)?;
     drop(root);
 
-    unshare(CloneFlags::CLONE_NEWPID).doing("making the pid namespace")?;
+    unshare(CloneFlags::CLONE_NEWPID).doing("creating the pid namespace")?;
     // SAFETY: the child runs pid 1 and ends in `exit_now`; this process has one thread.
     match unsafe { sys::fork() }.doing("starting pid 1")? {
         Forked::Child => init::run(plan, control),
@@ -97,11 +97,11 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<()> {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     if plan.privilege.has_user_namespace() {
-        unshare(flags | CloneFlags::CLONE_NEWUSER).doing("making the user namespace")?;
-        sys::send(control, &[wire::UNSHARED], &[]).doing("asking for the id maps")?;
+        unshare(flags | CloneFlags::CLONE_NEWUSER).doing("creating the user namespace")?;
+        sys::send(control, &[wire::UNSHARED], &[]).doing("requesting the id maps")?;
         expect(control, wire::MAPPED)?;
     } else {
-        unshare(flags).doing("making the namespaces")?;
+        unshare(flags).doing("creating the namespaces")?;
     }
     become_root()
 }
@@ -134,7 +134,7 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<&'static str> 
     let message = [&[wire::MOUNTED], mount_dir.as_bytes()].concat();
     let namespace = File::open("/proc/thread-self/ns/mnt").doing("opening the mount namespace")?;
     sys::send(control, &message, &[fuse.as_fd(), namespace.as_fd()])
-        .doing("handing over the root")?;
+        .doing("sending the root's descriptors to the daemon")?;
     Ok(mount_dir)
 }
 

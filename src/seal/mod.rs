@@ -152,8 +152,8 @@ impl std::fmt::Display for Warning {
             Warning::MeansDeletion { path } => {
                 write!(
                     f,
-                    "/{path}: unpacked it is a file, but a reader of the tar as a layer treats the \
-                     name as a deletion; a cpio or squashfs distinguishes the two"
+                    "/{path}: tar unpacks a file, but a program that reads the tar as a layer treats \
+                     the name as a deletion; cpio and squashfs distinguish the two"
                 )
             }
         }

@@ -18,8 +18,8 @@ fn images_and_paths_inside_are_distinguished() {
     ls(&[&base, Path::new("/./etc")], &[]).ok();
     ls(&[&base, Path::new("etc/motd")], &[])
         .code(2)
-        .stderr_has(&["for a path inside, write :etc/motd"]);
-    ls(&[&base, Path::new("/etc/passwd")], &[]).code(2).stderr_has(&["for a path inside"]);
+        .stderr_has(&["for a path in the images, write :etc/motd"]);
+    ls(&[&base, Path::new("/etc/passwd")], &[]).code(2).stderr_has(&["for a path in the images"]);
     ls(&[], &[":/etc"]).code(2).stderr_has(&["no image given"]);
     ls(&[&base], &[":none", ":/bin"]).code(1).stderr_has(&["/none: no such file or directory"]);
     let diff = |images: &[&Path], rest: &[&str]| overcoat(&stage, Who::Root, "diff", images, rest);

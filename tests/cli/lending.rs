@@ -437,7 +437,7 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
         let finished = finish(&mut command).ok().stderr_has(&[
             "/srv/target: its target contains 2001:db8::53, the address of a name server",
             "/srv/internal.corp.example: its name contains internal.corp.example, an entry of no_proxy",
-            "/srv/own.pem: it contains a certificate that this host added",
+            "/srv/own.pem: it contains a certificate that was added on this host",
             "/srv/options: it contains options ndots:7, the options of the resolver",
             "/srv/excluded: it contains internal.corp.example",
             "/srv/credentials: it contains purchaser, the user of a proxy",

@@ -320,8 +320,8 @@ fn newer_base_keeps_overlays_up_to_date_and_reports_changed_paths() {
     ]);
     // The base changes at paths that the overlay changes, deletes and adds.
     site.stage.sh("echo two >tree/etc/conf; rm tree/etc/gone; echo base >tree/etc/greeting");
-    let images = site
-        .report(site.run(who, &["--json"]).ok().stderr_has(&["these of its paths changed there"]));
+    let images =
+        site.report(site.run(who, &["--json"]).ok().stderr_has(&["its paths that changed there"]));
     assert_eq!(
         images.iter().map(|i| text(i, "state")).collect::<Vec<_>>()[..2],
         ["built", "up_to_date"]

@@ -135,9 +135,9 @@ pub(super) static SPLIT_LINK: Lint = Lint {
     name: "archive/split-link",
     severity: Severity::Note,
     summary: "a hard link to an object that is not a regular file",
-    why: "Only bsdtar unpacks two names of a symbolic link as one object, and busybox does not for \
-          devices either: other unpackers create two objects, which is usually equivalent.",
-    fix: "create two separate objects if it matters",
+    why: "Some unpackers create two objects: for a symbolic link all but bsdtar, for a device \
+          busybox. This is usually equivalent.",
+    fix: "create two separate objects if the difference matters",
 };
 
 pub(super) static THROUGH_LINK: Lint = Lint {

@@ -182,7 +182,7 @@ fn is_kernel_headers_link(node: &ViewNode) -> bool {
     in_modules && matches!(node.name(), b"build" | b"source")
 }
 
-/// Returns whether a relative target climbs above the root.
+/// Returns whether a relative target leads above the root.
 fn climbs(node: &ViewNode, target: &[u8]) -> bool {
     if target.first() == Some(&b'/') {
         return false;

@@ -14,7 +14,7 @@ pub(super) static DANGLING_LINK: Lint = Lint {
 pub(super) static ESCAPING_LINK: Lint = Lint {
     name: "works/escaping-link",
     severity: Severity::Warning,
-    summary: "a symbolic link that climbs above the root",
+    summary: "a symbolic link that leads above the root",
     why: "The link has more `..` than it has parent directories. In the machine's own root the \
           excess is ignored, but from outside the link leads elsewhere: in the initrd that \
           accesses the new root, in a chroot, on a host that unpacks the archive.",

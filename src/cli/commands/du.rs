@@ -102,7 +102,7 @@ fn amount(args: &Args, bytes: u64) -> String {
 /// Prints the RAM that booting needs. See docs/BOOT.md for the memory layout.
 fn ram(ui: &Ui, args: &Args, opened: &OpenedImages) -> CommandResult {
     if !opened.paths.is_empty() {
-        return Err(CommandError::user("--ram applies to whole images: remove the paths inside"));
+        return Err(CommandError::user("--ram applies to whole images: remove the paths"));
     }
     let view = &opened.view;
     let mut layers = Vec::new();

@@ -103,7 +103,7 @@ fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Comma
     };
     match images.iter().find(contains_target) {
         Some(image) => Err(CommandError::user(format!(
-            "{}: is inside the layer {}, which cannot be extracted into itself: give another \
+            "{} is inside the layer {}, which cannot be extracted into itself: give another \
              directory",
             directory.display(),
             image.display()

@@ -68,7 +68,7 @@ pub(crate) fn mount(ui: &Ui, args: &Args, how: &MountOptions) -> CommandResult {
     let dir = std::path::absolute(dir)?;
     if let Some(layer) = paths.iter().find(|layer| is_inside(&dir, layer)) {
         return Err(CommandError::user(format!(
-            "{}: is inside the layer {}, so the root would contain itself: give another directory",
+            "{} is inside the layer {}, so the root would contain itself: give another directory",
             dir.display(),
             layer.display()
         )));

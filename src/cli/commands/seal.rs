@@ -38,7 +38,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let device = mount.device;
     let stream = control::connect(device).map_err(|e| {
         CommandError::system(format!("{dir}: cannot connect to the mount's server"), e)
-            .with_hint("is it mounted by `overcoat mount`, by this user?")
+            .with_hint("it must be mounted by this user with `overcoat mount`")
     })?;
     if !mount.is_mount_point {
         let root = mounted_at(device)?.map_or_else(
@@ -63,7 +63,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if inside {
         let output = if to_stdout { Path::new("standard output") } else { &args.output };
         return Err(CommandError::user(format!(
-            "{}: is inside the mount itself, which cannot be written to while it is sealed",
+            "{} is inside the mount itself, which cannot be written to while it is sealed",
             output.display()
         )));
     }

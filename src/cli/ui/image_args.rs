@@ -63,7 +63,7 @@ fn offset(text: &str) -> Result<u64, String> {
 /// Arguments that are images or paths inside them.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// The base, its overlays, and paths inside, which begin with a colon
+    /// The base, its overlays, and paths in the images, which begin with a colon
     #[arg(required = true, value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
@@ -182,8 +182,8 @@ pub(crate) fn no_image_error(paths: &[Vec<u8>]) -> CommandError {
     }
     let path = paths.first().map_or_else(Vec::new, |path| [b":", &path[..]].concat());
     CommandError::user(format!(
-        "no image given: {} begins with a colon, so it is a path inside; for an image of that name \
-         write ./{}",
+        "no image given: {} begins with a colon, so it is a path in the images; for an image of that \
+         name write ./{}",
         OsString::from_vec(path.clone()).display(),
         OsString::from_vec(path).display()
     ))
@@ -195,7 +195,7 @@ pub(crate) fn add_hint(error: OpenError, images: &[PathBuf]) -> CommandError {
         OpenError::Io { path, .. } | OpenError::Unknown { path }
             if images.first() != Some(path) =>
         {
-            let hint = format!("for a path inside, write :{}", path.display());
+            let hint = format!("for a path in the images, write :{}", path.display());
             CommandError::from(error).with_hint(hint)
         }
         _ => CommandError::from(error),
@@ -215,7 +215,7 @@ pub(crate) fn reject_host_paths(view: &StackView, images: &[PathBuf]) -> Result<
         if matches!(base.find(path, Follow::Yes), Ok(Some(_))) {
             return Err(CommandError::user(format!(
                 "{path}: is a directory of both this machine and {base}: write :{path} for the \
-                 path inside, or /.{path} to use this machine's directory as a layer",
+                 path in the image, or /.{path} to use this machine's directory as a layer",
                 path = image.display(),
                 base = images[0].display()
             )));

@@ -159,7 +159,7 @@ fn outdated_text(name: &str, outdated: &OutdatedLayers) -> String {
         Some(paths) if paths.is_empty() => format!("{built}; none of its paths changed there"),
         Some(paths) => {
             let each = paths.iter().map(|(path, since)| format!("/{path} {}", since.word()));
-            format!("{built}; these of its paths changed there: {}", list_start(each))
+            format!("{built}; its paths that changed there: {}", list_start(each))
         }
     }
 }

@@ -76,7 +76,7 @@ pub enum ExtractError {
     },
     /// Another file system is mounted in the folder.
     #[error(
-        "{} is on another file system than the folder; nothing was written; unmount it first",
+        "{} is on another file system than its target directory; nothing was written; unmount it first",
         path.display()
     )]
     Mounted {

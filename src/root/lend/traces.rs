@@ -216,8 +216,8 @@ impl<'a> TraceSearch<'a> {
         let text = String::from_utf8_lossy(content);
         if content::certificates(&text).iter().any(|pem| wanted.contains(&content::key(pem))) {
             warnings.push(format!(
-                "/{}: it contains a certificate that this host added to its own; unless a provisioner \
-                 wrote it, the image depends on the host",
+                "/{}: it contains a certificate that was added on this host; unless a provisioner \
+                 wrote the file, the image depends on the host",
                 escape(path)
             ));
         }

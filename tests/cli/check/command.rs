@@ -56,7 +56,7 @@ warning: safe/world-writable: a world-writable file or directory
   fix: remove the permission (chmod o-w), or set the sticky bit of a directory (chmod +t)
 note: lean/docs: documentation
   o.cpio.gz:/usr/share/man: 1 file (saves 4.1 kB)
-  fix: let overcoat's clean-up delete it (`cleanup:`), or delete it in the last step
+  fix: let overcoat's clean-up delete the files (`cleanup:`), or delete them in the last step
 ";
     assert_eq!(output.stdout, expected);
     let without_manifest =
