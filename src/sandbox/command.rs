@@ -208,8 +208,8 @@ pub(super) fn spawn(
         return Err(SandboxError::Invalid("no command was given".to_owned()));
     }
     let doing = "starting a command";
-    let spec_file =
-        sys::anonymous_file(c"overcoat-spec", &spec.spawn_spec().encode()).during(doing)?;
+    let bytes = wire::encode(&spec.spawn_spec()).during(doing)?;
+    let spec_file = sys::anonymous_file(c"overcoat-spec", &bytes).during(doing)?;
     // Pid 1 shares the file offset with us. It reads from the start, because we wrote by position.
     let (ours, theirs) = sys::message_pair().during(doing)?;
     let (exec_ours, exec_theirs) = sys::message_pair().during(doing)?;

@@ -239,14 +239,15 @@ fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     if File::from(file).read_to_end(&mut bytes).is_err() {
         return;
     }
-    let Ok(wire::Show { hostname, files }) = wire::Show::decode(&bytes) else { return };
+    let Ok(wire::Show { hostname, files }) = wire::decode(&bytes) else { return };
     let _ = nix::unistd::sethostname(hostname);
     // This process has another root.
     if nix::unistd::fchdir(root).is_err() {
         return;
     }
     for (path, content) in files {
-        let _ = replace_file(path.strip_prefix("/").unwrap_or(&path), &content);
+        let path = Path::new(&path);
+        let _ = replace_file(path.strip_prefix("/").unwrap_or(path), &content);
     }
     let _ = chdir("/");
 }
@@ -287,7 +288,7 @@ fn spawn(
 ) -> StepResult<(libc::pid_t, bool)> {
     let mut bytes = Vec::new();
     File::from(spec).read_to_end(&mut bytes).doing("reading the command")?;
-    let spec = SpawnSpec::decode(&bytes).doing("reading the command")?;
+    let spec: SpawnSpec = wire::decode(&bytes).doing("reading the command")?;
     // SAFETY: the child executes the command or ends in `exit_now`; pid 1 has one thread.
     match unsafe { sys::fork() }.doing("forking")? {
         Forked::Parent(pid) => Ok((pid, spec.session != SpawnSession::Inherited)),

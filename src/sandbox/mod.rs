@@ -293,7 +293,9 @@ impl Sandbox {
     pub fn show(&self, hostname: &str, files: &[(PathBuf, Vec<u8>)]) -> Result<(), SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
-        let message = wire::Show { hostname: hostname.into(), files: files.to_vec() }.encode();
+        let files = files.iter().map(|(path, content)| (path.into(), content.clone())).collect();
+        let show = wire::Show { hostname: hostname.into(), files };
+        let message = wire::encode(&show).during("encoding the files to show")?;
         let message = sys::anonymous_file(c"overcoat-show", &message).during("creating a file")?;
         sys::send(control.as_fd(), &[wire::SHOW], &[message.as_fd()])
             .map_err(|error| SandboxError::Ended(error.to_string()))

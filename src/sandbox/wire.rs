@@ -7,8 +7,9 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::error::StepFailure;
 
@@ -66,7 +67,7 @@ pub(super) fn parse_i32(bytes: &[u8]) -> Option<i32> {
 }
 
 /// The process of a command, as pid 1 sets it up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SpawnSpec {
     pub(super) argv: Vec<OsString>,
     pub(super) env: Vec<OsString>,
@@ -78,123 +79,31 @@ pub(super) struct SpawnSpec {
 }
 
 /// The host name and files that the sandbox shows in addition to the root.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Show {
     pub(super) hostname: OsString,
     /// Absolute paths and contents.
-    pub(super) files: Vec<(PathBuf, Vec<u8>)>,
-}
-
-impl Show {
-    /// Encodes this for [`Show::decode`].
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let text = |out: &mut Vec<u8>, text: &[u8]| {
-            out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
-            out.extend_from_slice(text);
-        };
-        text(&mut out, self.hostname.as_bytes());
-        for (path, content) in &self.files {
-            text(&mut out, path.as_os_str().as_bytes());
-            text(&mut out, content);
-        }
-        out
-    }
-
-    /// Decodes the bytes of [`Show::encode`].
-    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut rest = Rest(bytes);
-        let hostname = rest.text()?;
-        let mut files = Vec::new();
-        while !rest.0.is_empty() {
-            files.push((rest.text()?.into(), rest.text()?.into_vec()));
-        }
-        Ok(Show { hostname, files })
-    }
+    pub(super) files: Vec<(OsString, Vec<u8>)>,
 }
 
 /// The session of the command's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SpawnSession {
     Inherited,
     Own,
     Terminal,
 }
 
-impl SpawnSpec {
-    /// Encodes this for [`SpawnSpec::decode`].
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(4096);
-        let number = |out: &mut Vec<u8>, number: u32| out.extend_from_slice(&number.to_ne_bytes());
-        for list in [&self.argv, &self.env] {
-            number(&mut out, list.len() as u32);
-            for text in list {
-                number(&mut out, text.len() as u32);
-                out.extend_from_slice(text.as_bytes());
-            }
-        }
-        number(&mut out, self.cwd.len() as u32);
-        out.extend_from_slice(self.cwd.as_bytes());
-        number(&mut out, self.uid);
-        number(&mut out, self.gid);
-        number(&mut out, self.groups.len() as u32);
-        for &group in &self.groups {
-            number(&mut out, group);
-        }
-        number(
-            &mut out,
-            match self.session {
-                SpawnSession::Inherited => 0,
-                SpawnSession::Own => 1,
-                SpawnSession::Terminal => 2,
-            },
-        );
-        out
-    }
-
-    /// Decodes the bytes of [`SpawnSpec::encode`].
-    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut rest = Rest(bytes);
-        let spec = SpawnSpec {
-            argv: rest.texts()?,
-            env: rest.texts()?,
-            cwd: rest.text()?,
-            uid: rest.number()?,
-            gid: rest.number()?,
-            groups: {
-                let count = rest.number()?;
-                (0..count).map(|_| rest.number()).collect::<io::Result<_>>()?
-            },
-            session: match rest.number()? {
-                0 => SpawnSession::Inherited,
-                1 => SpawnSession::Own,
-                2 => SpawnSession::Terminal,
-                _ => return Err(malformed()),
-            },
-        };
-        if rest.0.is_empty() { Ok(spec) } else { Err(malformed()) }
-    }
+/// Encodes the data of a message.
+pub(super) fn encode(data: &impl Serialize) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(data).map_err(|_| malformed())
 }
 
-struct Rest<'a>(&'a [u8]);
-
-impl Rest<'_> {
-    fn number(&mut self) -> io::Result<u32> {
-        let (number, rest) = self.0.split_first_chunk().ok_or_else(malformed)?;
-        self.0 = rest;
-        Ok(u32::from_ne_bytes(*number))
-    }
-
-    fn text(&mut self) -> io::Result<OsString> {
-        let length = self.number()? as usize;
-        let (text, rest) = self.0.split_at_checked(length).ok_or_else(malformed)?;
-        self.0 = rest;
-        Ok(OsString::from_vec(text.to_vec()))
-    }
-
-    fn texts(&mut self) -> io::Result<Vec<OsString>> {
-        let count = self.number()?;
-        (0..count).map(|_| self.text()).collect()
+/// Decodes the bytes of [`encode`].
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((data, [])) => Ok(data),
+        _ => Err(malformed()),
     }
 }
 
@@ -204,6 +113,8 @@ fn malformed() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn spawn_spec() -> SpawnSpec {
@@ -219,27 +130,24 @@ mod tests {
     }
 
     #[test]
-    fn spawn_spec_round_trips() {
-        assert_eq!(SpawnSpec::decode(&spawn_spec().encode()).unwrap(), spawn_spec());
-    }
-
-    #[test]
-    fn shown_files_round_trip() {
-        let file = |path: &str, content: &[u8]| (PathBuf::from(path), content.to_vec());
+    fn messages_round_trip() {
+        let spec: SpawnSpec = decode(&encode(&spawn_spec()).unwrap()).unwrap();
+        assert_eq!(spec, spawn_spec());
+        let file = |path: &str, content: &[u8]| (OsString::from(path), content.to_vec());
         let show = Show {
             hostname: "node".into(),
             files: vec![file("/run/a", b"1\0"), file("/run/b/c", b"")],
         };
-        assert_eq!(Show::decode(&show.encode()).unwrap(), show);
-        assert!(Show::decode(&show.encode()[..10]).is_err());
+        assert_eq!(decode::<Show>(&encode(&show).unwrap()).unwrap(), show);
     }
 
     #[test]
-    fn truncated_spawn_spec_is_an_error() {
-        let whole = spawn_spec().encode();
+    fn malformed_messages_are_errors() {
+        let whole = encode(&spawn_spec()).unwrap();
         for length in 0..whole.len() {
-            assert!(SpawnSpec::decode(&whole[..length]).is_err(), "{length}");
+            assert!(decode::<SpawnSpec>(&whole[..length]).is_err(), "{length}");
         }
-        assert!(SpawnSpec::decode(&[0xff; 64]).is_err());
+        assert!(decode::<SpawnSpec>(&[whole.as_slice(), &[0]].concat()).is_err());
+        assert!(decode::<SpawnSpec>(&[0xff; 64]).is_err());
     }
 }
