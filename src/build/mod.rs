@@ -29,7 +29,7 @@ pub use input_texts::InputTexts;
 pub use job::build;
 pub use options::{BuildOptions, RootSettings, SealSettings, reject_layers, source_date_epoch};
 pub use outputs::Outputs;
-pub use record::{LayerRecord, OutputRecord, Record, RecordError, Records, Stamp};
+pub use record::{FileStamp, LayerRecord, OutputRecord, Record, RecordError, Records};
 pub(crate) use reporter::step_title;
 pub use reporter::{ImageEvent, Reporter};
 pub use scheduler::{ImageState, OutdatedLayers, ScheduleOptions, ScheduleOutcome, build_project};

@@ -53,12 +53,12 @@ pub struct OutputRecord {
     /// The SHA-256 of the content.
     pub sha256: String,
     /// The stamp, to detect changes.
-    pub stamp: Stamp,
+    pub stamp: FileStamp,
 }
 
 /// File metadata that identifies unchanged content without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
+pub struct FileStamp {
     size: u64,
     inode: u64,
     seconds: i64,
@@ -93,19 +93,19 @@ impl RecordError {
     }
 }
 
-impl Stamp {
+impl FileStamp {
     /// Returns the stamp of the file at `path`.
     ///
     /// # Errors
     /// Fails if the metadata of the file cannot be read.
     pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(Stamp::from(&fs::metadata(path)?))
+        Ok(FileStamp::from(&fs::metadata(path)?))
     }
 }
 
-impl From<&fs::Metadata> for Stamp {
+impl From<&fs::Metadata> for FileStamp {
     fn from(meta: &fs::Metadata) -> Self {
-        Stamp {
+        FileStamp {
             size: meta.len(),
             inode: meta.ino(),
             seconds: meta.mtime(),
@@ -127,7 +127,7 @@ impl Record {
 pub struct Records {
     artifacts: PathBuf,
     /// Digests that are known in this process, by path.
-    digests: BTreeMap<PathBuf, (Stamp, String)>,
+    digests: BTreeMap<PathBuf, (FileStamp, String)>,
     /// The lock file, held while this exists.
     _lock: Option<File>,
 }
@@ -207,7 +207,7 @@ impl Records {
         if fs::metadata(&file).map_err(failed)?.is_dir() {
             return Ok(String::new());
         }
-        let stamp = Stamp::read(&file).map_err(failed)?;
+        let stamp = FileStamp::read(&file).map_err(failed)?;
         if let Some((known, digest)) = self.digests.get(path)
             && *known == stamp
         {
@@ -224,7 +224,7 @@ impl Records {
     /// # Errors
     /// Fails if the file cannot be read.
     pub fn output(&mut self, path: &Path, sha256: String) -> Result<OutputRecord, RecordError> {
-        let stamp = Stamp::read(path).map_err(RecordError::io("read", path))?;
+        let stamp = FileStamp::read(path).map_err(RecordError::io("read", path))?;
         self.digests.insert(path.to_owned(), (stamp, sha256.clone()));
         let file = path.strip_prefix(&self.artifacts).unwrap_or(path).to_owned();
         Ok(OutputRecord { file, sha256, stamp })
@@ -249,7 +249,7 @@ impl Records {
     /// missing.
     pub fn is_unchanged(&mut self, output: &OutputRecord) -> Option<bool> {
         let path = self.artifacts.join(&output.file);
-        match Stamp::read(&path) {
+        match FileStamp::read(&path) {
             Err(_) => None,
             Ok(stamp) if stamp == output.stamp => Some(true),
             Ok(_) => Some(self.digest(&path).is_ok_and(|digest| digest == output.sha256)),

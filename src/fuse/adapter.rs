@@ -36,7 +36,7 @@ use super::poller::DevicePoller;
 use super::setcap;
 use super::view::{OwnedView, file_type, time_from_kernel};
 use super::workers::WorkerPool;
-use super::{BELL, BellAction};
+use super::{CALLBACK_NAME, LookupCallback};
 
 /// How long the kernel may cache replies: in effect, forever.
 const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -54,7 +54,7 @@ pub(super) struct Adapter {
     poller: DevicePoller,
     faults: Arc<Faults>,
     held: HighWater,
-    bell: Arc<OnceLock<BellAction>>,
+    callback: Arc<OnceLock<LookupCallback>>,
 }
 
 thread_local! {
@@ -78,17 +78,17 @@ impl Adapter {
         workers: WorkerPool,
         poller: DevicePoller,
         faults: Arc<Faults>,
-        bell: Arc<OnceLock<BellAction>>,
+        callback: Arc<OnceLock<LookupCallback>>,
     ) -> Self {
-        Adapter { tree, view, workers, poller, faults, held: HighWater::default(), bell }
+        Adapter { tree, view, workers, poller, faults, held: HighWater::default(), callback }
     }
 
-    /// Runs the bell's action, then answers with `ENOENT`. The kernel does not cache this answer:
-    /// the next lookup rings again.
-    fn ring(&self, reply: ReplyEntry) {
-        let bell = self.bell.clone();
+    /// Runs the callback, then answers with `ENOENT`. The kernel does not cache this answer: each
+    /// lookup runs it.
+    fn run_callback(&self, reply: ReplyEntry) {
+        let callback = self.callback.clone();
         std::thread::spawn(move || {
-            if let Some(action) = bell.get() {
+            if let Some(action) = callback.get() {
                 action();
             }
             reply.error(Errno::ENOENT);
@@ -211,8 +211,8 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if parent.0 == Ino::ROOT.0 && name == BELL {
-            return self.ring(reply);
+        if parent.0 == Ino::ROOT.0 && name == CALLBACK_NAME {
+            return self.run_callback(reply);
         }
         let _request = self.poller.request();
         match self.tree.lookup(Ino(parent.0), name.as_bytes()) {

@@ -45,18 +45,18 @@ use view::OwnedView;
 use workers::WorkerPool;
 
 /// A name in the root directory that does not exist. A lookup of it runs the action of
-/// [`Serving::on_bell`], and is answered when the action has ended.
-pub(crate) const BELL: &str = ".overcoat-bell";
+/// [`Serving::on_callback_lookup`], and is answered when the action has ended.
+pub(crate) const CALLBACK_NAME: &str = ".overcoat-callback";
 
-/// The action that a lookup of [`BELL`] runs.
-type BellAction = Box<dyn Fn() + Send + Sync>;
+/// The action that a lookup of [`CALLBACK_NAME`] runs.
+type LookupCallback = Box<dyn Fn() + Send + Sync>;
 
 /// A mount that threads of this process serve.
 pub struct Serving {
     thread: JoinHandle<io::Result<()>>,
     notifier: Notifier,
     faults: Arc<Faults>,
-    bell: Arc<OnceLock<BellAction>>,
+    callback: Arc<OnceLock<LookupCallback>>,
     owners: Arc<OwnerAliases>,
 }
 
@@ -74,18 +74,18 @@ impl std::fmt::Debug for Serving {
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
     let poller = DevicePoller::new(&device)?;
     let faults = Arc::new(Faults::default());
-    let bell = Arc::new(OnceLock::new());
+    let callback = Arc::new(OnceLock::new());
     let view = OwnedView::new(view);
     let owners = view.owners.clone();
     let adapter =
-        Adapter::new(tree, view, WorkerPool::start()?, poller, faults.clone(), bell.clone());
+        Adapter::new(tree, view, WorkerPool::start()?, poller, faults.clone(), callback.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second thread takes. Slow requests go to the workers.
     let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;
     let notifier = session.notifier();
     let thread =
         std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
-    Ok(Serving { thread, notifier, faults, bell, owners })
+    Ok(Serving { thread, notifier, faults, callback, owners })
 }
 
 impl Serving {
@@ -94,11 +94,11 @@ impl Serving {
         &self.notifier
     }
 
-    /// Runs `action` in its own thread whenever a process looks up `BELL`: the action may
+    /// Runs `action` in its own thread whenever a process looks up `CALLBACK_NAME`: the action may
     /// invalidate the kernel's caches, which can wait for other requests.
-    pub fn on_bell(&self, action: impl Fn() + Send + Sync + 'static) {
+    pub fn on_callback_lookup(&self, action: impl Fn() + Send + Sync + 'static) {
         // A mount has one root, which sets this once.
-        let _ = self.bell.set(Box::new(action));
+        let _ = self.callback.set(Box::new(action));
     }
 
     /// Returns the owners that are shown as aliases.

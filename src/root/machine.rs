@@ -22,7 +22,9 @@ use provisioners::{Machine, machine};
 use crate::manifest::lower;
 use crate::root::ServedRoot;
 use crate::root::lend::SCRATCH_DIR;
-use crate::root::mounted_tree::{self, Lay, MountedTree, MountedTreeError, MountedTreeErrorKind};
+use crate::root::mounted_tree::{
+    self, CreateAs, MountedTree, MountedTreeError, MountedTreeErrorKind,
+};
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
 };
@@ -198,7 +200,7 @@ impl Machine for RootMachine<'_> {
         let path = Path::new(SCRATCH_DIR).join(name);
         let meta = mounted_tree::Meta { mode: (mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
         self.mounted_tree
-            .put_file(bytes(&path), content, &meta, Lay::Scratch)
+            .put_file(bytes(&path), content, &meta, CreateAs::ScratchEntry)
             .map_err(failed("write"))?;
         Ok(path)
     }
@@ -249,12 +251,14 @@ impl Machine for RootMachine<'_> {
         let put = match node {
             Node::Directory => match self.mounted_tree.stat(path, Follow::Yes) {
                 Ok(Some((_, attr))) if attr.kind == FileType::Directory => Ok(()),
-                Ok(_) => self.mounted_tree.put_directory(path, &to, Lay::Captured),
+                Ok(_) => self.mounted_tree.put_directory(path, &to, CreateAs::ImageEntry),
                 Err(e) => Err(e),
             },
-            Node::File(content) => self.mounted_tree.put_file(path, content, &to, Lay::Captured),
+            Node::File(content) => {
+                self.mounted_tree.put_file(path, content, &to, CreateAs::ImageEntry)
+            }
             Node::Symlink(target) => {
-                self.mounted_tree.put_symlink(path, bytes(target), &to, Lay::Captured)
+                self.mounted_tree.put_symlink(path, bytes(target), &to, CreateAs::ImageEntry)
             }
         };
         put.map_err(failed("write"))

@@ -9,10 +9,10 @@
 
 pub mod import;
 pub mod lend;
+pub(crate) mod machine;
 pub mod mounted_tree;
 pub(crate) mod owners;
 pub mod supervise;
-pub(crate) mod target;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,7 @@ use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
 use crate::image::open::{self, Digests, OpenError, OpenedLayers};
 use crate::manifest::BaseLayer;
 use crate::root::lend::Loans;
-use crate::root::mounted_tree::{Lay, Meta, MountedTree, MountedTreeError};
+use crate::root::mounted_tree::{CreateAs, Meta, MountedTree, MountedTreeError};
 use crate::root::supervise::{ReportFn, SupervisedTree};
 use crate::sandbox::{
     Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
@@ -183,7 +183,7 @@ impl UnstartedRoot {
             .map_err(RootError::Serve)?;
         mounted_tree.set_notifier(serving.notifier().clone());
         let loans = Arc::new(Mutex::new(loans));
-        serving.on_bell({
+        serving.on_callback_lookup({
             let (loans, mounted_tree) = (loans.clone(), mounted_tree.clone());
             move || {
                 if let Err(error) = loans.lock().refresh(&mounted_tree) {
@@ -297,11 +297,18 @@ pub fn lay_mount_points(mounted_tree: &MountedTree, plan: &Plan) -> Result<(), R
         let there = mounted_tree.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);
         match (point.kind, there) {
             (MountPointKind::Directory, Some(FileType::Directory)) => {}
-            (MountPointKind::Directory, _) => mounted_tree.make_directories(&path, Lay::Scratch)?,
+            (MountPointKind::Directory, _) => {
+                mounted_tree.make_directories(&path, CreateAs::ScratchEntry)?
+            }
             (MountPointKind::File, Some(FileType::Regular)) => {}
             (MountPointKind::File, _) => {
                 let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };
-                mounted_tree.put_file(&path, &mut std::io::empty(), &meta, Lay::Scratch)?;
+                mounted_tree.put_file(
+                    &path,
+                    &mut std::io::empty(),
+                    &meta,
+                    CreateAs::ScratchEntry,
+                )?;
             }
         }
     }

@@ -60,11 +60,11 @@ pub struct Meta {
 
 /// Whether an entry that the daemon creates belongs to the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lay {
+pub enum CreateAs {
     /// It belongs to the image.
-    Captured,
+    ImageEntry,
     /// It is a scratch entry for the sandbox, and not in a delta.
-    Scratch,
+    ScratchEntry,
 }
 
 impl MountedTree {
@@ -183,7 +183,11 @@ impl MountedTree {
     ///
     /// # Errors
     /// Fails if a component is not a directory, or the upper is full.
-    pub fn make_directories(&self, path: &[u8], lay: Lay) -> Result<(), MountedTreeError> {
+    pub fn make_directories(
+        &self,
+        path: &[u8],
+        create_as: CreateAs,
+    ) -> Result<(), MountedTreeError> {
         let mut partial = Vec::new();
         for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
             partial.push(b'/');
@@ -196,9 +200,9 @@ impl MountedTree {
                 None => {
                     let node = MknodArgs::directory(0o755, 0, 0);
                     let (parent, name) = (resolved.parent, &resolved.name);
-                    let made = match lay {
-                        Lay::Captured => self.tree.mknod(parent, name, &node),
-                        Lay::Scratch => self.tree.add_scratch_parent(parent, name, &node),
+                    let made = match create_as {
+                        CreateAs::ImageEntry => self.tree.mknod(parent, name, &node),
+                        CreateAs::ScratchEntry => self.tree.add_scratch_parent(parent, name, &node),
                     };
                     let entry = made.map_err(|e| at(&partial)(e.into()))?;
                     self.tree.forget(entry.ino, 1);
@@ -214,11 +218,11 @@ impl MountedTree {
         parent: Ino,
         name: &[u8],
         node: &MknodArgs<'_>,
-        lay: Lay,
+        create_as: CreateAs,
     ) -> Result<Ino, FsError> {
-        let entry = match lay {
-            Lay::Captured => self.tree.mknod(parent, name, node)?,
-            Lay::Scratch => self.tree.add_scratch(parent, name, node)?,
+        let entry = match create_as {
+            CreateAs::ImageEntry => self.tree.mknod(parent, name, node)?,
+            CreateAs::ScratchEntry => self.tree.add_scratch(parent, name, node)?,
         };
         self.tree.forget(entry.ino, 1);
         self.forget_name(parent, name);
@@ -233,9 +237,9 @@ impl MountedTree {
         &self,
         path: &[u8],
         meta: &Meta,
-        lay: Lay,
+        create_as: CreateAs,
     ) -> Result<(), MountedTreeError> {
-        self.make_directories(path, lay)?;
+        self.make_directories(path, create_as)?;
         let resolved = self.tree.resolve(path, Follow::Yes).map_err(|e| at(path)(e.into()))?;
         let (ino, _) = resolved.existing().map_err(|e| at(path)(e.into()))?;
         self.set_meta(ino, meta).map_err(|e| at(path)(e.into()))
@@ -264,10 +268,10 @@ impl MountedTree {
         path: &[u8],
         content: &mut dyn Read,
         meta: &Meta,
-        lay: Lay,
+        create_as: CreateAs,
     ) -> Result<(), MountedTreeError> {
         let node = MknodArgs::file(meta.mode, meta.uid, meta.gid);
-        let ino = self.put(path, &node, lay)?;
+        let ino = self.put(path, &node, create_as)?;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
         let mut offset = 0;
         loop {
@@ -296,16 +300,21 @@ impl MountedTree {
         path: &[u8],
         target: &[u8],
         meta: &Meta,
-        lay: Lay,
+        create_as: CreateAs,
     ) -> Result<(), MountedTreeError> {
-        let ino = self.put(path, &MknodArgs::symlink(target, meta.uid, meta.gid), lay)?;
+        let ino = self.put(path, &MknodArgs::symlink(target, meta.uid, meta.gid), create_as)?;
         let meta = Meta { mode: 0o777, ..*meta };
         self.set_meta(ino, &meta).map_err(|e| at(path)(e.into()))
     }
 
-    fn put(&self, path: &[u8], node: &MknodArgs<'_>, lay: Lay) -> Result<Ino, MountedTreeError> {
+    fn put(
+        &self,
+        path: &[u8],
+        node: &MknodArgs<'_>,
+        create_as: CreateAs,
+    ) -> Result<Ino, MountedTreeError> {
         if let Some(slash) = path.iter().rposition(|&b| b == b'/') {
-            self.make_directories(&path[..slash], lay)?;
+            self.make_directories(&path[..slash], create_as)?;
         }
         let fail = |e: FsError| at(path)(e.into());
         let resolved = self.tree.resolve(path, Follow::No).map_err(fail)?;
@@ -313,12 +322,12 @@ impl MountedTree {
             Some((_, attr)) if attr.kind == FileType::Directory => {
                 return Err(fail(FsError::IsADirectory));
             }
-            Some(_) if lay == Lay::Captured => {
+            Some(_) if create_as == CreateAs::ImageEntry => {
                 self.tree.unlink(resolved.parent, &resolved.name).map_err(fail)?;
             }
             _ => {}
         }
-        self.create(resolved.parent, &resolved.name, node, lay).map_err(fail)
+        self.create(resolved.parent, &resolved.name, node, create_as).map_err(fail)
     }
 
     /// Changes mode and owner of the entry at `path`. Symbolic links are not followed.

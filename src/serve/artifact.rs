@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Request data is never part of a path: all paths are known before the first request.
 //! - An [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the
-//!   file's [`Stamp`] is. The stamp is checked at each request, and again on the opened file before
+//!   file's [`FileStamp`] is. The stamp is checked at each request, and again on the opened file before
 //!   any byte is sent, so the sent bytes are those that the digest was computed from.
 //! - A digest is computed once per content, by one thread, or taken from the build record. Other
 //!   requests wait for it; a client that disconnects does not cancel it.
@@ -22,7 +22,7 @@ use hyper::body::Bytes;
 use parking_lot::Mutex;
 
 use super::entity::Entity;
-use crate::build::{Records, Stamp};
+use crate::build::{FileStamp, Records};
 use crate::text::digest::{digest_read_at, hex, retry_interrupted};
 
 /// Maximum size, in bytes, of contents that are kept in memory.
@@ -47,7 +47,7 @@ pub(super) struct Artifact {
 /// Metadata of one content of an artifact.
 #[derive(Debug)]
 pub(super) struct ArtifactVersion {
-    stamp: Stamp,
+    stamp: FileStamp,
     /// Lowercase hexadecimal.
     pub(super) sha256: String,
     pub(super) modified: SystemTime,
@@ -62,14 +62,14 @@ pub(super) struct ArtifactVersion {
 #[derive(Debug)]
 pub(super) struct OpenArtifact {
     pub(super) file: File,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
 impl OpenArtifact {
     /// Whether the content is unchanged since the file was opened. A file that was replaced only
     /// lost its name and counts as unchanged.
     pub(super) fn is_unchanged(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| Stamp::from(&meta) == self.stamp)
+        self.file.metadata().is_ok_and(|meta| FileStamp::from(&meta) == self.stamp)
     }
 }
 
@@ -81,7 +81,7 @@ impl Artifact {
     /// Returns the version of the current content, or `None` when the file does not exist.
     pub(super) async fn version(self: &Arc<Self>) -> io::Result<Option<Arc<ArtifactVersion>>> {
         let stamp = match std::fs::metadata(&self.path) {
-            Ok(meta) if meta.is_file() => Stamp::from(&meta),
+            Ok(meta) if meta.is_file() => FileStamp::from(&meta),
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 *self.known.lock() = None;
@@ -114,7 +114,7 @@ impl Artifact {
             return Ok(Some(opened));
         }
         let Some(file) = open(&self.path)? else { return Ok(None) };
-        let stamp = Stamp::from(&file.metadata()?);
+        let stamp = FileStamp::from(&file.metadata()?);
         if stamp != version.stamp {
             return Ok(None);
         }
@@ -128,7 +128,7 @@ impl Artifact {
         Ok(Some(opened))
     }
 
-    fn known(&self, stamp: Stamp) -> Option<Arc<ArtifactVersion>> {
+    fn known(&self, stamp: FileStamp) -> Option<Arc<ArtifactVersion>> {
         self.known.lock().clone().filter(|version| version.stamp == stamp)
     }
 
@@ -141,7 +141,7 @@ impl Artifact {
             if !meta.is_file() {
                 return Ok(None);
             }
-            let stamp = Stamp::from(&meta);
+            let stamp = FileStamp::from(&meta);
             let mut content = (meta.len() <= MAX_CACHED_SIZE).then(Vec::new);
             let recorded = self.recorded();
             let of_this = recorded.as_ref().filter(|(built, _)| *built == stamp);
@@ -152,7 +152,7 @@ impl Artifact {
                     digest(&file, meta.len(), content.as_mut())?
                 }
             };
-            if Stamp::from(&file.metadata()?) == stamp {
+            if FileStamp::from(&file.metadata()?) == stamp {
                 if let Some((_, built)) = recorded.filter(|(_, built)| *built != sha256) {
                     tracing::warn!(
                         "{} differs from the output of the last complete build and is served as it \
@@ -176,7 +176,7 @@ impl Artifact {
     }
 
     /// Returns the stamp and the digest of the file in the build record.
-    fn recorded(&self) -> Option<(Stamp, String)> {
+    fn recorded(&self) -> Option<(FileStamp, String)> {
         let (artifacts, image) = &self.of;
         let record = Records::open(artifacts, false).ok()?.read(image)?;
         let made =

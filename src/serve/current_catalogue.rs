@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::catalogue::Catalogue;
-use crate::build::Stamp;
+use crate::build::FileStamp;
 
 /// Reads the catalogue again, or returns the reason why it cannot.
 pub(crate) type ReadCatalogue = Arc<dyn Fn() -> Result<Catalogue, String> + Send + Sync>;
@@ -21,11 +21,11 @@ pub(super) struct CatalogueSource {
     file: PathBuf,
     read: ReadCatalogue,
     /// The file's stamp when it was last read. Locked while a catalogue is read.
-    stamp: tokio::sync::Mutex<Option<Stamp>>,
+    stamp: tokio::sync::Mutex<Option<FileStamp>>,
 }
 
 /// The current catalogue. See the [module](self) for its invariants.
-pub(super) struct Current {
+pub(super) struct CurrentCatalogue {
     catalogue: RwLock<Arc<Catalogue>>,
     source: Option<CatalogueSource>,
 }
@@ -33,14 +33,14 @@ pub(super) struct Current {
 impl CatalogueSource {
     /// Takes the project file, which was just read, and the function that reads it again.
     pub(super) fn new(file: PathBuf, read: ReadCatalogue) -> Self {
-        let stamp = tokio::sync::Mutex::new(Stamp::read(&file).ok());
+        let stamp = tokio::sync::Mutex::new(FileStamp::read(&file).ok());
         CatalogueSource { file, read, stamp }
     }
 }
 
-impl Current {
+impl CurrentCatalogue {
     pub(super) fn new(catalogue: Catalogue, source: Option<CatalogueSource>) -> Self {
-        Current { catalogue: RwLock::new(Arc::new(catalogue)), source }
+        CurrentCatalogue { catalogue: RwLock::new(Arc::new(catalogue)), source }
     }
 
     /// Returns the catalogue that was read last.
@@ -52,7 +52,7 @@ impl Current {
     pub(super) async fn read(&self) -> Arc<Catalogue> {
         let Some(source) = &self.source else { return self.known() };
         let mut stamp = source.stamp.lock().await;
-        let Ok(now) = Stamp::read(&source.file) else { return self.known() };
+        let Ok(now) = FileStamp::read(&source.file) else { return self.known() };
         if *stamp != Some(now) {
             let read = source.read.clone();
             let read = tokio::task::spawn_blocking(move || read()).await;

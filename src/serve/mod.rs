@@ -12,15 +12,15 @@
 mod access;
 mod artifact;
 mod body;
-mod bundle;
 mod catalogue;
 mod conditions;
 mod connection;
-mod current;
+mod current_catalogue;
 mod entity;
 mod host;
 mod index;
 mod ipxe;
+mod machine_files;
 mod page;
 mod respond;
 
@@ -42,13 +42,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use connection::Connection;
-use current::{CatalogueSource, Current};
+use current_catalogue::{CatalogueSource, CurrentCatalogue};
 use respond::Site;
 
 pub(crate) use access::{AccessObserver, AccessRecord};
-pub(crate) use bundle::MachineFiles;
 pub(crate) use catalogue::{Catalogue, CatalogueError};
-pub(crate) use current::ReadCatalogue;
+pub(crate) use current_catalogue::ReadCatalogue;
+pub(crate) use machine_files::MachineFiles;
 
 /// Maximum number of concurrent connections. The limit of open files can lower it.
 const MAX_CONNECTIONS: usize = 16 << 10;
@@ -113,7 +113,7 @@ impl BootServer {
         timeouts: ClientTimeouts,
     ) -> io::Result<Self> {
         let source = CatalogueSource::new(file.to_owned(), read);
-        Self::launch(Current::new(catalogue, Some(source)), address, timeouts, None)
+        Self::launch(CurrentCatalogue::new(catalogue, Some(source)), address, timeouts, None)
     }
 
     /// Starts a server with a fixed catalogue. `observer` is called when a response has ended.
@@ -126,11 +126,11 @@ impl BootServer {
         timeouts: ClientTimeouts,
         observer: AccessObserver,
     ) -> io::Result<Self> {
-        Self::launch(Current::new(catalogue, None), address, timeouts, Some(observer))
+        Self::launch(CurrentCatalogue::new(catalogue, None), address, timeouts, Some(observer))
     }
 
     fn launch(
-        current: Current,
+        current: CurrentCatalogue,
         address: SocketAddr,
         timeouts: ClientTimeouts,
         observer: Option<AccessObserver>,

@@ -18,7 +18,7 @@ use super::artifact::{Artifact, ArtifactVersion};
 use super::body::{ChunkPool, ResponseBody};
 use super::catalogue::Catalogue;
 use super::conditions::RequestOutcome;
-use super::current::Current;
+use super::current_catalogue::CurrentCatalogue;
 use super::entity::{Entity, PLAIN, problem};
 use super::host::host;
 use super::index::index;
@@ -30,7 +30,7 @@ const HTML: &str = "text/html; charset=utf-8";
 
 /// The data that requests are answered from.
 pub(super) struct Site {
-    pub(super) current: Current,
+    pub(super) current: CurrentCatalogue,
     pub(super) pool: Arc<ChunkPool>,
     /// Called for each response.
     pub(super) observer: Option<AccessObserver>,

@@ -23,7 +23,7 @@ use fs_model::tree::XattrSupport;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::BootError;
-use crate::root::mounted_tree::{Lay, Meta, MountedTree};
+use crate::root::mounted_tree::{CreateAs, Meta, MountedTree};
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, UnstartedRoot};
 use crate::sandbox::Network;
@@ -114,7 +114,7 @@ pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<
     let mounted_tree = MountedTree::new(composed.tree().clone());
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };
     let put = |path: &str, content: &str| {
-        mounted_tree.put_file(path.as_bytes(), &mut content.as_bytes(), &meta, Lay::Captured)
+        mounted_tree.put_file(path.as_bytes(), &mut content.as_bytes(), &meta, CreateAs::ImageEntry)
     };
     match purpose {
         Purpose::LogIn => {
@@ -131,7 +131,7 @@ pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<
                 b"/etc/systemd/system/multi-user.target.wants/overcoat-boot-agent.service",
                 b"../overcoat-boot-agent.service",
                 &meta,
-                Lay::Captured,
+                CreateAs::ImageEntry,
             )?;
         }
     }

@@ -6,7 +6,7 @@
 mod command;
 mod failures;
 mod machine;
-mod original;
+mod on_imagebuilder;
 #[path = "../support/mod.rs"]
 mod support;
 mod union;

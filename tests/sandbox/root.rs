@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::{Lab, ServedTree, USER, alone, at_both_privileges, plan};
 use overcoat::root::lay_mount_points;
-use overcoat::root::mounted_tree::{Lay, Meta};
+use overcoat::root::mounted_tree::{CreateAs, Meta};
 use overcoat::sandbox::{Bind, Network, Plan};
 
 #[test]
@@ -228,9 +228,10 @@ fn links_in_the_image_do_not_lead_to_the_host() {
         for (path, target) in [("/run", "/var/volatile/run"), ("/tmp", "../../../etc/apt")] {
             let live = &tree.live;
             live.remove(path.as_bytes()).unwrap();
-            live.put_symlink(path.as_bytes(), target.as_bytes(), &meta, Lay::Captured).unwrap();
+            live.put_symlink(path.as_bytes(), target.as_bytes(), &meta, CreateAs::ImageEntry)
+                .unwrap();
         }
-        tree.live.make_directories(b"/var/volatile/run", Lay::Captured).unwrap();
+        tree.live.make_directories(b"/var/volatile/run", CreateAs::ImageEntry).unwrap();
         let lab = Lab::with(plan, tree);
         let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
         assert!(mounts.contains("/var/volatile/run\n"), "{mounts}");

@@ -8,7 +8,7 @@ use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{Attr, Tree};
 use overcoat::fuse::{self, Serving, View};
 use overcoat::image::open;
-use overcoat::root::mounted_tree::{Lay, Meta, MountedTree};
+use overcoat::root::mounted_tree::{CreateAs, Meta, MountedTree};
 
 /// A tree and its view for the kernel.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl ServedTree {
     pub fn file(&self, path: &str, content: &[u8], mode: u16) {
         let meta = Meta { mode, uid: 0, gid: 0, mtime: None };
         self.live
-            .put_file(format!("/{path}").as_bytes(), &mut &*content, &meta, Lay::Captured)
+            .put_file(format!("/{path}").as_bytes(), &mut &*content, &meta, CreateAs::ImageEntry)
             .unwrap();
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct ArchiveFault {
 }
 
 /// The entries read so far, and their faults.
-pub(super) struct Ledger {
+pub(super) struct EntryRelations {
     faults: BTreeMap<&'static str, Vec<ArchiveFault>>,
     names: HashMap<Box<[u8]>, SeenName>,
     links: HashMap<([u32; 2], u32, FileType), FirstLink>,
@@ -63,9 +63,9 @@ struct FirstLink {
     content: Option<(u32, u32)>,
 }
 
-impl Ledger {
+impl EntryRelations {
     pub(super) fn new() -> Self {
-        Ledger {
+        EntryRelations {
             faults: BTreeMap::new(),
             names: HashMap::new(),
             links: HashMap::new(),

@@ -2,7 +2,7 @@
 //!
 //! They read the bytes of the image, because the layer reader rejects or corrects faulty archives.
 
-mod ledger;
+mod entry_relations;
 mod lints;
 mod parse;
 mod stream;
@@ -14,7 +14,7 @@ use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::text::digest::sha256_hex;
 use crate::text::escape::escape;
 
-use ledger::{ArchiveFault, Ledger};
+use entry_relations::{ArchiveFault, EntryRelations};
 use lints::*;
 use parse::{NewcEvent, NewcParser};
 use stream::{Compression, Sink, StreamError};
@@ -98,7 +98,7 @@ fn archives(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
 fn scan(image: &[u8]) -> Vec<ArchiveFault> {
     let mut scan = ArchiveScan {
         parser: NewcParser::new(),
-        ledger: Ledger::new(),
+        relations: EntryRelations::new(),
         member: false,
         zstd: false,
     };
@@ -108,7 +108,7 @@ fn scan(image: &[u8]) -> Vec<ArchiveFault> {
 
 struct ArchiveScan {
     parser: NewcParser,
-    ledger: Ledger,
+    relations: EntryRelations,
     /// Whether a compressed member has been read.
     member: bool,
     /// Whether the last member was a zstd frame.
@@ -116,14 +116,14 @@ struct ArchiveScan {
 }
 
 impl ArchiveScan {
-    fn on_event(ledger: &mut Ledger, event: NewcEvent) {
+    fn on_event(relations: &mut EntryRelations, event: NewcEvent) {
         match event {
-            NewcEvent::Entry(entry) => ledger.entry(entry),
-            NewcEvent::Trailer => ledger.end_of_archive(),
-            NewcEvent::Junk if ledger.last.is_none() && ledger.archives() == 0 => {
-                ledger.fault(&UNREADABLE, None, NOT_NEWC);
+            NewcEvent::Entry(entry) => relations.entry(entry),
+            NewcEvent::Trailer => relations.end_of_archive(),
+            NewcEvent::Junk if relations.last.is_none() && relations.archives() == 0 => {
+                relations.fault(&UNREADABLE, None, NOT_NEWC);
             }
-            NewcEvent::Junk => ledger.fault(
+            NewcEvent::Junk => relations.fault(
                 &JUNK,
                 None,
                 "unknown data after the cpio trailer, inside the compressed stream",
@@ -134,7 +134,7 @@ impl ArchiveScan {
                         "it is in the old portable cpio format (odc), which is not supported"
                             .to_owned()
                     }
-                    _ => match &ledger.last {
+                    _ => match &relations.last {
                         Some(last) => format!(
                             "no header after /{}; this happens after a file of 4 GiB or more",
                             escape(&last.name)
@@ -142,7 +142,7 @@ impl ArchiveScan {
                         None => NOT_NEWC.to_owned(),
                     },
                 };
-                ledger.fault(&UNREADABLE, None, what);
+                relations.fault(&UNREADABLE, None, what);
             }
         }
     }
@@ -152,31 +152,35 @@ impl ArchiveScan {
         if self.parser.within() {
             let part = if self.zstd { "zstd frame" } else { "gzip member" };
             let message = format!("a {part} ends inside an archive, and {next} follows");
-            self.ledger.fault(&SEVERAL_MEMBERS, None, message);
+            self.relations.fault(&SEVERAL_MEMBERS, None, message);
         }
     }
 
     fn finish(mut self, result: Result<(), StreamError>) -> Vec<ArchiveFault> {
         let within_entry = self.parser.within_entry();
         let (lost, within) = (self.parser.is_lost(), self.parser.within());
-        let after = match &self.ledger.last {
+        let after = match &self.relations.last {
             Some(last) => format!(", after /{}", escape(&last.name)),
             None => String::new(),
         };
         match result {
             Ok(()) if within_entry => {
                 let message = format!("it is truncated inside an entry{after}");
-                self.ledger.fault(&UNREADABLE, None, message);
+                self.relations.fault(&UNREADABLE, None, message);
             }
             Ok(()) if within => {
-                self.ledger.fault(&NO_TRAILER, None, format!("it ends without a trailer{after}"));
+                self.relations.fault(
+                    &NO_TRAILER,
+                    None,
+                    format!("it ends without a trailer{after}"),
+                );
             }
-            Ok(()) if !lost && self.ledger.archives() == 0 => {
-                self.ledger.fault(&UNREADABLE, None, "it contains no archive");
+            Ok(()) if !lost && self.relations.archives() == 0 => {
+                self.relations.fault(&UNREADABLE, None, "it contains no archive");
             }
             Ok(()) => {}
             Err(StreamError::Unknown(what)) => {
-                self.ledger.fault(
+                self.relations.fault(
                     &UNREADABLE,
                     None,
                     format!("it is {what}, which is not supported"),
@@ -184,22 +188,22 @@ impl ArchiveScan {
             }
             Err(StreamError::Damaged(what, why)) => {
                 let message = format!("the {what} stream is damaged or truncated{after}: {why}");
-                self.ledger.fault(&UNREADABLE, None, message);
+                self.relations.fault(&UNREADABLE, None, message);
             }
             Err(StreamError::Junk(at)) => {
                 let message = format!("unknown data from byte {at} on{after}");
-                self.ledger.fault(&JUNK, None, message);
+                self.relations.fault(&JUNK, None, message);
             }
             Err(StreamError::TooMuch) if lost => {}
             Err(StreamError::TooMuch) => {
-                self.ledger.fault(&UNREADABLE, None, "it unpacks to more than 16 GiB");
+                self.relations.fault(&UNREADABLE, None, "it unpacks to more than 16 GiB");
             }
         }
-        if self.ledger.archives() > 1 {
-            let message = format!("it contains {} archives", self.ledger.archives());
-            self.ledger.fault(&SEVERAL_ARCHIVES, None, message);
+        if self.relations.archives() > 1 {
+            let message = format!("it contains {} archives", self.relations.archives());
+            self.relations.fault(&SEVERAL_ARCHIVES, None, message);
         }
-        self.ledger.finish()
+        self.relations.finish()
     }
 }
 
@@ -217,13 +221,13 @@ impl Sink for ArchiveScan {
                 GZIP_FIELDS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
             let message =
                 format!("its gzip header has {}", fields.collect::<Vec<_>>().join(" and "));
-            self.ledger.fault(&GZIP_HEADER, None, message);
+            self.relations.fault(&GZIP_HEADER, None, message);
         }
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> bool {
-        let ArchiveScan { parser, ledger, .. } = self;
-        parser.feed(bytes, false, &mut |event| ArchiveScan::on_event(ledger, event));
+        let ArchiveScan { parser, relations, .. } = self;
+        parser.feed(bytes, false, &mut |event| ArchiveScan::on_event(relations, event));
         !parser.is_lost()
     }
 
@@ -233,11 +237,12 @@ impl Sink for ArchiveScan {
         if self.member {
             self.begin_part("an uncompressed part");
         }
-        let ArchiveScan { parser, ledger, .. } = self;
-        let consumed = parser.feed(bytes, true, &mut |event| ArchiveScan::on_event(ledger, event));
+        let ArchiveScan { parser, relations, .. } = self;
+        let consumed =
+            parser.feed(bytes, true, &mut |event| ArchiveScan::on_event(relations, event));
         if consumed == 0 && parser.within() && !parser.within_entry() {
-            ledger.fault(&NO_TRAILER, None, "other data follows without a trailer before it");
-            ledger.end_of_archive();
+            relations.fault(&NO_TRAILER, None, "other data follows without a trailer before it");
+            relations.end_of_archive();
             parser.reset();
         }
         consumed

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::ledger::Ledger;
+use super::entry_relations::EntryRelations;
 use super::parse::{NewcEvent, NewcParser};
 use super::scan;
 
@@ -117,7 +117,7 @@ proptest! {
 
 #[test]
 fn overlong_name_is_skipped() {
-    let mut ledger = Ledger::new();
+    let mut relations = EntryRelations::new();
     let mut parser = NewcParser::new();
     let header = format!("070701{:08x}{:08x}{}", 1, 0o100644, "00000000".repeat(9));
     let bytes = [header.as_bytes(), format!("{:08x}00000000", 1 << 20).as_bytes()].concat();
@@ -127,14 +127,14 @@ fn overlong_name_is_skipped() {
         let mut emit = |event| {
             if let NewcEvent::Entry(entry) = event {
                 assert!(entry.name.len() <= 4096);
-                ledger.entry(entry);
+                relations.entry(entry);
                 entries += 1;
             }
         };
         parser.feed(&[b'n'; 4096], false, &mut emit);
     }
     assert_eq!(entries, 1);
-    assert_eq!(ledger.finish()[0].lint.name, "archive/dropped-entry");
+    assert_eq!(relations.finish()[0].lint.name, "archive/dropped-entry");
 }
 
 #[test]

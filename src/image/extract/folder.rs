@@ -32,7 +32,7 @@ use rustix::fs::{
 };
 
 use super::ExtractSelection;
-use super::settle::{self, StagingDir};
+use super::staging::{self, StagingDir};
 use crate::image::view::{LookError, StackView, ViewNode, Visited};
 use crate::text::escape::escape;
 
@@ -150,7 +150,7 @@ pub fn extract(
     extraction.create_all()?;
     if exists {
         let (done, root) = (extraction.done, extraction.root);
-        settle::move_into(&stage, target, force, root)?;
+        staging::move_into(&stage, target, force, root)?;
         return Ok(done);
     }
     stage.rename_to(target, || {

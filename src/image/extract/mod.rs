@@ -4,7 +4,7 @@
 
 pub(crate) mod archive;
 pub mod folder;
-mod settle;
+mod staging;
 
 use crate::image::view::{ViewNode, components};
 

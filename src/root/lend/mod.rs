@@ -33,7 +33,9 @@ use self::content::LentContent;
 pub use self::host::Host;
 use self::lent_block::{Cleaned, LentBlock};
 use self::traces::Traces;
-use crate::root::mounted_tree::{Lay, Meta, MountedTree, MountedTreeError, MountedTreeErrorKind};
+use crate::root::mounted_tree::{
+    CreateAs, Meta, MountedTree, MountedTreeError, MountedTreeErrorKind,
+};
 use crate::sandbox::{Network, Plan};
 
 /// The host name of an image that does not have one.
@@ -397,7 +399,9 @@ impl LentFile {
         let dir = &path[..slash];
         if !has_directory(mounted_tree, path)? {
             match mounted_tree.stat(dir, Follow::No)? {
-                None if dir == b"/etc" => mounted_tree.make_directories(dir, Lay::Scratch)?,
+                None if dir == b"/etc" => {
+                    mounted_tree.make_directories(dir, CreateAs::ScratchEntry)?
+                }
                 _ => return Ok(None),
             }
         }
@@ -585,6 +589,6 @@ fn scratch(
     let path = format!("{SCRATCH_DIR}/{name}");
     let meta = Meta { mode: 0o600, uid: 0, gid: 0, mtime: None };
     let meta = if name.starts_with("apt/") { meta } else { Meta { mode: 0o644, ..meta } };
-    mounted_tree.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;
+    mounted_tree.put_file(path.as_bytes(), &mut &*content, &meta, CreateAs::ScratchEntry)?;
     Ok(path)
 }

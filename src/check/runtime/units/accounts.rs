@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::allowance::{LINE_OVERHEAD, UnitMemoryBudget};
+use super::memory_budget::{LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::{read_text, resolve};
 use crate::image::view::accounts::Accounts;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
+use super::memory_budget::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::resolve;
 use crate::image::view::{StackView, ViewNode, join};

@@ -5,8 +5,8 @@
 //! reported if the lower layers lack it, or if an overlay starts a unit that nothing starts there.
 
 mod accounts;
-mod allowance;
 mod load;
+mod memory_budget;
 mod order;
 mod presets;
 mod started;
@@ -25,9 +25,9 @@ use crate::image::view::accounts::Accounts;
 use crate::image::view::{LookError, StackView, ViewNode, join};
 
 use accounts::KnownAccounts;
-use allowance::UnitMemoryBudget;
 pub(super) use load::is_dependency_link;
 use load::{DIRS, Unit, UnitFile, UnitLine, Units, from_root, template};
+use memory_budget::UnitMemoryBudget;
 pub(super) use presets::first_boot;
 pub(super) use started::started_units;
 

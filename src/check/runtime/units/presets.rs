@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use super::load::{Unit, Units};
+use super::memory_budget::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::context::{CheckContext, read_text, resolve};
 use crate::check::runtime::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, PassError};

@@ -1,7 +1,7 @@
 //! The started units, for lints of other files.
 
-use super::allowance::UnitMemoryBudget;
 use super::load::Units;
+use super::memory_budget::UnitMemoryBudget;
 use super::{program, section};
 use crate::check::PassError;
 use crate::image::view::StackView;

@@ -19,7 +19,7 @@
 //! plain attributes are kept without `SCHILY.acl` records.
 
 mod lists;
-mod place;
+mod member_path;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
@@ -30,10 +30,10 @@ use fs_model::tree::{MknodArgs, SetAttr, XattrFlags};
 use fs_model::{Device, FileType, FsError, Ino, Time, Tree};
 
 use self::lists::PendingAcls;
-use self::place::LateHardLink;
+use self::member_path::LateHardLink;
 use super::{COPY_BUFFER_BYTES, RootImportError, at, text};
 
-pub use place::MemberError;
+pub use member_path::MemberError;
 
 /// Maximum length of an extended attribute's name, in bytes (`XATTR_NAME_MAX`).
 const XATTR_NAME_MAX: usize = 255;
