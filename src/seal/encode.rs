@@ -10,7 +10,7 @@ use super::gzip::Gzip;
 use super::newc::NewcWriter;
 use super::plan::ArchiveItem;
 use super::squashfs::Mksquashfs;
-use super::tar::{Deletion, TarWriter};
+use super::tar::{TarWriter, Whiteout};
 use super::zstd::Zstd;
 
 /// Bytes buffered before a call to zstd or a system call.
@@ -94,9 +94,9 @@ impl<W: Write> ArchiveWriter<W> {
     /// `markers`: whether the archive contains names that begin with `.wh.`.
     pub(super) fn new(inner: W, format: Format, epoch: Option<u32>, markers: bool) -> Self {
         match format {
-            Format::Tar => ArchiveWriter::Tar(TarWriter::new(inner, epoch, Deletion::Marker)),
+            Format::Tar => ArchiveWriter::Tar(TarWriter::new(inner, epoch, Whiteout::Marker)),
             // overlayfs itself treats a device 0:0 in an image as a whiteout.
-            Format::Squashfs => ArchiveWriter::Tar(TarWriter::new(inner, epoch, Deletion::Device)),
+            Format::Squashfs => ArchiveWriter::Tar(TarWriter::new(inner, epoch, Whiteout::Device)),
             Format::Cpio | Format::CpioGz | Format::CpioZst => {
                 ArchiveWriter::Newc(NewcWriter::new(inner, epoch, markers))
             }

@@ -31,7 +31,7 @@ pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 /// The window of deflate, and so the size of the dictionary.
 const WINDOW_BYTES: usize = 32 * 1024;
 
-/// The default level.
+/// The default level, which the help of `--level` and the documentation also state.
 pub(crate) const DEFAULT_LEVEL: u32 = 6;
 
 /// Returns the maximum number of chunks in memory for `threads` workers.

@@ -6,7 +6,7 @@
 //!   reader would treat as the end, is written `./TRAILER!!!`.
 //! - Inode numbers are the plan's, 1..n, on device 0:0. The names of a file share a number, and the
 //!   first one has the data. All other files have one link, directories two.
-//! - A deletion is a character device 0:0 with mode 0 (overlayfs's whiteout), owned by root, with
+//! - A whiteout is a character device 0:0 with mode 0 (as in overlayfs), owned by root, with
 //!   time 0.
 //! - The checksum field, which readers of this format ignore, is 0. The exception is the one of `.`
 //!   if a name begins with `.wh.`: other programs' archives use such names for whiteouts, and the

@@ -9,8 +9,8 @@
 //!   text records `SCHILY.acl.access` and `SCHILY.acl.default`, as star, GNU tar and libarchive
 //!   write them.
 //! - The root is `./`; directories end in a slash; every name of a file but the first is a link
-//!   entry. A deletion is an empty file `.wh.NAME` (OCI image layer specification), or a
-//!   character device 0:0 where the tar becomes an image for overlayfs ([`Deletion`]).
+//!   entry. A whiteout is an empty file `.wh.NAME` (OCI image layer specification), or a
+//!   character device 0:0 where the tar becomes an image for overlayfs ([`Whiteout`]).
 //! - Times are whole seconds, clamped as in [`super::newc`]. tar does not support sockets: the
 //!   caller leaves them out.
 //! - Two blocks of zeros end it, and zeros pad it to a multiple of 10 KiB.
@@ -29,9 +29,9 @@ const BLOCK_BYTES: u64 = 512;
 const RECORD_BYTES: u64 = 20 * BLOCK_BYTES;
 const NAME_BYTES: usize = 100;
 
-/// The representation of deletions.
+/// The representation of whiteouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deletion {
+pub(super) enum Whiteout {
     /// An empty file `.wh.NAME`.
     Marker,
     /// A character device 0:0 with mode 0 at the path.
@@ -46,7 +46,7 @@ pub(super) struct TarWriter<W: Write> {
     /// Bytes of the current file not yet written.
     open: u64,
     epoch: Option<u32>,
-    deletion: Deletion,
+    whiteout: Whiteout,
 }
 
 struct TarHeader<'a> {
@@ -63,8 +63,8 @@ struct TarHeader<'a> {
 
 impl<W: Write> TarWriter<W> {
     /// Clamps times to `epoch`.
-    pub(super) fn new(inner: W, epoch: Option<u32>, deletion: Deletion) -> Self {
-        TarWriter { inner, written: 0, open: 0, epoch, deletion }
+    pub(super) fn new(inner: W, epoch: Option<u32>, whiteout: Whiteout) -> Self {
+        TarWriter { inner, written: 0, open: 0, epoch, whiteout }
     }
 
     /// Writes an entry without its content. `target` is a symbolic link's; `first` is the path of
@@ -76,7 +76,7 @@ impl<W: Write> TarWriter<W> {
         first: Option<&[u8]>,
         xattrs: &[Xattr],
     ) -> io::Result<()> {
-        let Some(object) = item.object() else { return self.deletion(item.path()) };
+        let Some(object) = item.object() else { return self.whiteout(item.path()) };
         let attr = &object.attr;
         let mut name = item.path().to_vec();
         match attr.kind {
@@ -138,8 +138,8 @@ impl<W: Write> TarWriter<W> {
         }
     }
 
-    fn deletion(&mut self, path: &[u8]) -> io::Result<()> {
-        if self.deletion == Deletion::Device {
+    fn whiteout(&mut self, path: &[u8]) -> io::Result<()> {
+        if self.whiteout == Whiteout::Device {
             return self.header(&TarHeader { name: path, kind: b'3', ..TarHeader::EMPTY });
         }
         let name_at = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
@@ -171,7 +171,7 @@ impl<W: Write> TarWriter<W> {
     /// decode names.
     fn xattr_name<'a>(&self, name: &'a [u8]) -> Cow<'a, [u8]> {
         let is_encoded = |byte: &u8| matches!(byte, b'%' | b'=');
-        if self.deletion == Deletion::Device || !name.iter().any(is_encoded) {
+        if self.whiteout == Whiteout::Device || !name.iter().any(is_encoded) {
             return name.into();
         }
         let mut encoded = Vec::with_capacity(name.len() + 2);

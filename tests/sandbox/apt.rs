@@ -7,9 +7,9 @@ use overcoat::sandbox::{Bind, Network, Plan, default_environment};
 
 fn lab(mut plan: Plan) -> Lab {
     let tree = ServedTree::base(plan.privilege.max_uid());
-    lay_mount_points(&tree.live, &plan).unwrap();
-    let mut loans = Loans::new(&tree.live, &plan, None).unwrap();
-    plan.hostname = loans.refresh(&tree.live).unwrap().hostname;
+    lay_mount_points(&tree.mounted_tree, &plan).unwrap();
+    let mut loans = Loans::new(&tree.mounted_tree, &plan, None).unwrap();
+    plan.hostname = loans.refresh(&tree.mounted_tree).unwrap().hostname;
     Lab::with(plan, tree)
 }
 

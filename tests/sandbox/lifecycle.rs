@@ -160,7 +160,7 @@ fn dropping_a_partly_started_sandbox_leaves_nothing() {
         // Served, but the mount points are missing.
         let plan = plan();
         let tree = ServedTree::base(plan.privilege.max_uid());
-        tree.live.remove(b"/sys").unwrap();
+        tree.mounted_tree.remove(b"/sys").unwrap();
         let mut starting = Sandbox::fork(plan).unwrap();
         let serving = tree.serve(starting.fuse_fd());
         let error = overcoat::text::error::describe(&starting.enter().unwrap_err());

@@ -10,6 +10,5 @@ mod devices;
 mod host_mount;
 mod lifecycle;
 mod root;
-mod startup_cost;
 #[path = "../support/mod.rs"]
 mod support;

@@ -86,7 +86,7 @@ fn reverted_paths_show_the_base_again() {
         let changed = lab.ok(&format!("{look}; cat new/deep/file 2>/dev/null || true"));
         assert_ne!(before, changed);
         for path in ["/etc/apt", "/etc/debian_version"] {
-            lab.tree.live.revert(path.as_bytes()).unwrap();
+            lab.tree.mounted_tree.revert(path.as_bytes()).unwrap();
         }
         assert_eq!(lab.ok(look), before);
         lab.end();
@@ -222,16 +222,16 @@ fn links_in_the_image_do_not_lead_to_the_host() {
     at_both_privileges(|| {
         let plan = plan();
         let tree = ServedTree::base(plan.privilege.max_uid());
-        lay_mount_points(&tree.live, &plan).unwrap();
+        lay_mount_points(&tree.mounted_tree, &plan).unwrap();
         // An image in which /run and /tmp are symbolic links.
         let meta = Meta { mode: 0o777, uid: 0, gid: 0, mtime: None };
         for (path, target) in [("/run", "/var/volatile/run"), ("/tmp", "../../../etc/apt")] {
-            let live = &tree.live;
+            let live = &tree.mounted_tree;
             live.remove(path.as_bytes()).unwrap();
             live.put_symlink(path.as_bytes(), target.as_bytes(), &meta, CreateAs::ImageEntry)
                 .unwrap();
         }
-        tree.live.make_directories(b"/var/volatile/run", CreateAs::ImageEntry).unwrap();
+        tree.mounted_tree.make_directories(b"/var/volatile/run", CreateAs::ImageEntry).unwrap();
         let lab = Lab::with(plan, tree);
         let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
         assert!(mounts.contains("/var/volatile/run\n"), "{mounts}");

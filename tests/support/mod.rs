@@ -97,7 +97,7 @@ pub fn plan() -> Plan {
 impl Lab {
     pub fn new(plan: Plan) -> Self {
         let tree = ServedTree::base(plan.privilege.max_uid());
-        lay_mount_points(&tree.live, &plan).unwrap();
+        lay_mount_points(&tree.mounted_tree, &plan).unwrap();
         Lab::with(plan, tree)
     }
 
@@ -106,8 +106,9 @@ impl Lab {
         let mut starting = Sandbox::fork(plan).unwrap();
         let serving = tree.serve(starting.fuse_fd());
         let mut sandbox = starting.enter().unwrap();
-        let supervised =
-            Arc::new(SupervisedTree::new(tree.live.clone()).with_owners(serving.owners().clone()));
+        let supervised = Arc::new(
+            SupervisedTree::new(tree.mounted_tree.clone()).with_owners(serving.owners().clone()),
+        );
         let supervisor = Supervisor::start(&mut sandbox, supervised).unwrap();
         Lab { sandbox, tree, serving, supervisor }
     }

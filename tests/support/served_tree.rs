@@ -13,7 +13,7 @@ use overcoat::root::mounted_tree::{CreateAs, Meta, MountedTree};
 /// A tree and its view for the kernel.
 #[derive(Clone)]
 pub struct ServedTree {
-    pub live: Arc<MountedTree>,
+    pub mounted_tree: Arc<MountedTree>,
     view: View,
 }
 
@@ -29,20 +29,20 @@ impl ServedTree {
         let layers = open::open(&[base], CacheOptions::default()).unwrap().layers;
         let options = TreeOptions { upper_limit: Some(1 << 30), xattrs: XattrSupport::None };
         let tree = Tree::new(layers, options);
-        ServedTree { live: Arc::new(MountedTree::new(Arc::new(tree.unwrap()))), view }
+        ServedTree { mounted_tree: Arc::new(MountedTree::new(Arc::new(tree.unwrap()))), view }
     }
 
     /// Serves the tree on a FUSE device.
     pub fn serve(&self, device: OwnedFd) -> Serving {
-        let serving = fuse::serve(self.live.tree().clone(), device, self.view).unwrap();
-        self.live.set_notifier(serving.notifier().clone());
+        let serving = fuse::serve(self.mounted_tree.tree().clone(), device, self.view).unwrap();
+        self.mounted_tree.set_notifier(serving.notifier().clone());
         serving
     }
 
     /// Returns the attributes of the entry at `path`, which has no leading slash.
     pub fn find(&self, path: &str) -> Option<Attr> {
         let path = format!("/{path}");
-        self.live.stat(path.as_bytes(), Follow::No).unwrap().map(|(_, attr)| attr)
+        self.mounted_tree.stat(path.as_bytes(), Follow::No).unwrap().map(|(_, attr)| attr)
     }
 
     /// Like [`ServedTree::find`], for an entry that must exist.
@@ -53,7 +53,7 @@ impl ServedTree {
     /// Creates a file at `path`, owned by root.
     pub fn file(&self, path: &str, content: &[u8], mode: u16) {
         let meta = Meta { mode, uid: 0, gid: 0, mtime: None };
-        self.live
+        self.mounted_tree
             .put_file(format!("/{path}").as_bytes(), &mut &*content, &meta, CreateAs::ImageEntry)
             .unwrap();
     }
