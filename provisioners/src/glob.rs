@@ -95,9 +95,9 @@ impl Pattern {
         Ok(())
     }
 
-    /// Returns whether `path`, which is absolute, matches.
+    /// Returns whether `path`, absolute or relative to the root, matches.
     pub fn matches(&self, path: &Path) -> bool {
-        self.globs.is_match(path)
+        self.globs.is_match(Path::new("/").join(path))
     }
 }
 
@@ -135,6 +135,7 @@ mod tests {
     #[test]
     fn only_double_stars_match_across_components() {
         assert!(matches("/etc/*.conf", "/etc/a.conf"));
+        assert!(matches("/etc/*.conf", "etc/a.conf"));
         assert!(!matches("/etc/*.conf", "/etc/b/a.conf"));
         assert!(matches("/etc/**/*.conf", "/etc/b/c/a.conf"));
         assert!(matches("/etc/**/*.conf", "/etc/a.conf"));

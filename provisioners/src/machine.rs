@@ -15,6 +15,11 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+/// A name in the directory of [`Machine::root_outside`] that does not exist. When a command outside
+/// looks it up, the machine restores what it shows for the duration of a step, such as the host's
+/// name servers, before it answers.
+pub const CALLBACK_NAME: &str = ".overcoat-callback";
+
 /// A root in which commands can run and whose files can be changed.
 pub trait Machine {
     /// Runs a command inside the root and waits for it. Its standard output and standard error go

@@ -28,6 +28,9 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
+use provisioners::machine::CALLBACK_NAME;
+
+use super::LookupCallback;
 use super::allocator::{HighWater, trim_heaps};
 use super::errno::errno_of;
 use super::faults::Faults;
@@ -36,7 +39,6 @@ use super::poller::DevicePoller;
 use super::setcap;
 use super::view::{OwnedView, file_type, time_from_kernel};
 use super::workers::WorkerPool;
-use super::{CALLBACK_NAME, LookupCallback};
 
 /// How long the kernel may cache replies: in effect, forever.
 const TTL: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -44,11 +44,8 @@ use poller::DevicePoller;
 use view::OwnedView;
 use workers::WorkerPool;
 
-/// A name in the root directory that does not exist. A lookup of it runs the action of
-/// [`Serving::on_callback_lookup`], and is answered when the action has ended.
-pub(crate) const CALLBACK_NAME: &str = ".overcoat-callback";
-
-/// The action that a lookup of [`CALLBACK_NAME`] runs.
+/// The action that a lookup of [`CALLBACK_NAME`](provisioners::machine::CALLBACK_NAME) in the root
+/// directory runs. The lookup is answered when the action has ended.
 type LookupCallback = Box<dyn Fn() + Send + Sync>;
 
 /// A mount that threads of this process serve.

@@ -109,6 +109,42 @@ with open('/etc/hosts', 'r+') as file:
 }
 
 #[test]
+fn cut_and_extended_lent_files_keep_the_content_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let size_is = |path: &str, size: u32| format!("[ $(stat -c %s {path}) = {size} ]");
+    let scripts = [
+        "echo 'options edns0' >/etc/resolv.conf; echo '203.0.113.1 one' >/etc/hosts".to_owned(),
+        format!("truncate -s 5 /etc/resolv.conf; {}", size_is("/etc/resolv.conf", 5)),
+        format!("truncate -s 4096 /etc/hosts; {}", size_is("/etc/hosts", 4096)),
+    ];
+    let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), "optio");
+        let hosts = stage.archived_file(&overlay, "etc/hosts");
+        let zeros = hosts.strip_prefix("203.0.113.1 one\n").unwrap();
+        assert!(!zeros.is_empty() && zeros.bytes().all(|byte| byte == 0), "{hosts:?}");
+    }
+}
+
+#[test]
+fn lines_that_a_step_writes_are_never_taken_for_lent_ones() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let lines = ["", " ", "\\t", " \\t"].map(|end| format!("nameserver {SERVER}{end}\\n"));
+    let lines = lines.concat();
+    let script = format!("printf '{lines}' | tee /etc/other.conf >/etc/resolv.conf");
+    let scripts = [script.as_str(), "cat /etc/other.conf >>/etc/resolv.conf"];
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        let wanted = lines.replace("\\t", "\t").replace("\\n", "\n");
+        assert_eq!(stage.archived_file(&overlay, "etc/other.conf"), wanted);
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), wanted.repeat(2));
+    }
+}
+
+#[test]
 fn attributes_and_outside_scripts_change_the_file_of_the_image() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     stage.write("pack/x.sh", "#!/bin/sh -eu\necho '203.0.113.9 nine' >>$OVERCOAT_ROOT/etc/hosts\n");
@@ -329,6 +365,7 @@ fn copies_with_host_values_are_reported() {
     let scripts = [
         "tar -cf /srv/etc.tar /etc/hosts",
         "awk '/^nameserver/ { print \"server=\" $2 }' /etc/resolv.conf >/etc/dns.conf",
+        "tar -C / -cz etc | dd of=/srv/etc.tgz; gzip -c /etc/dns.conf >/srv/dns.gz",
         "sed -i '/^nameserver/s/$/ # checked/' /etc/resolv.conf",
     ];
     for who in BOTH_USERS {
@@ -336,6 +373,8 @@ fn copies_with_host_values_are_reported() {
         finished.ok().stderr_has(&[
             "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
             "warning: /etc/dns.conf: it contains 192.0.2.11, the address of a name server",
+            "warning: /srv/etc.tgz: it contains a copy of a file that is shown during the build",
+            "warning: /srv/dns.gz: it contains 192.0.2.11, the address of a name server",
             "warning: /etc/resolv.conf: a program edited lines that are shown during the build",
         ]);
     }
@@ -425,7 +464,7 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
     let scripts = [
         "server=$(awk '/^nameserver/ { split($2, part, \"%\"); print part[1]; exit }' /etc/resolv.conf)
          ln -s $server /srv/target; : >/srv/${no_proxy#localhost,.}",
-        "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; awk '/^options/ { $1 = $1; print }' /etc/resolv.conf >/srv/options",
+        "cp $SSL_CERT_FILE /srv/bundle.pem; grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; awk '/^options/ { $1 = $1; print }' /etc/resolv.conf >/srv/options",
         "echo $no_proxy >/srv/excluded; user=${http_proxy#*://}; echo ${user%%@*} >/srv/credentials",
     ];
     let image = image(&stage, "", &scripts);
@@ -444,6 +483,9 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
             "/srv/credentials: it contains the password of a proxy",
         ]);
         assert!(!finished.stderr.contains("unprinted"), "{}", finished.stderr);
+        // A copy of the lent bundle becomes a copy of the image's own.
+        let bundle = stage.archived_file(&overlay, "srv/bundle.pem");
+        assert!(bundle.contains("CERTIFICATE") && !bundle.contains("OWNOWNOWN"), "{bundle}");
     }
 }
 

@@ -79,7 +79,6 @@ impl Tree {
     pub fn set_attr(&self, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
-        let set = &mut set.clone();
         let (inode, covered) = {
             let mut state = self.state.lock();
             let covered = state.prepare_set_attr(self, ino, set)?;

@@ -8,8 +8,8 @@
 //! - The first change of its content ends the loan: the inode becomes the image's own file, with
 //!   the content and attributes that were covered, before the change is made. If nothing was
 //!   covered, it becomes an empty file with the attributes of the lent file. A write at an offset,
-//!   and a cut to a size other than 0, keep the lent content instead, because the program has read
-//!   that content and the offset refers to it. All links to a lent file become names of the image's
+//!   and a size at or after the end of the lent lines, keep the lent content instead, because the
+//!   program has read that content and the offset refers to it. All links to a lent file become names of the image's
 //!   own file.
 //! - A change of mode, owner or times is also made to the covered file, and the loan continues. If
 //!   nothing is covered, a change of mode or owner ends the loan, but a change of times does so
@@ -49,11 +49,14 @@ type LentPosition = (Ino, Box<[u8]>);
 #[derive(Debug)]
 pub(super) struct Loan {
     positions: Vec<LentPosition>,
+    /// The offset in the content at which the lent lines end.
+    lent_end: u64,
 }
 
 impl Tree {
     /// Lends a file with `content` at `name`, over a regular file, a symbolic link or nothing. It
-    /// takes the attributes of a covered file, and is executable if `mode` is.
+    /// takes the attributes of a covered file, and is executable if `mode` is. The content before
+    /// `lent_end` contains lines that the covered file does not have.
     ///
     /// # Errors
     /// [`FsError::Busy`] over any other object or over a scratch entry, and those of
@@ -64,6 +67,7 @@ impl Tree {
         name: &[u8],
         mode: u16,
         content: &[u8],
+        lent_end: u64,
     ) -> Result<Ino, FsError> {
         let mut node = MknodArgs::file(mode, 0, 0);
         // A file that is compared with the lent one is newer, unless the covered file is.
@@ -102,7 +106,8 @@ impl Tree {
                 return Err(result.err().unwrap_or(FsError::NoSpace { limit: self.space.limit() }));
             }
         }
-        state.loans.insert(entry.ino, Loan { positions: vec![(parent, name.into())] });
+        let positions = vec![(parent, name.into())];
+        state.loans.insert(entry.ino, Loan { positions, lent_end });
         state.forget(&self.space, entry.ino, 1);
         Ok(entry.ino)
     }
@@ -252,24 +257,22 @@ impl TreeState {
     }
 
     /// Prepares a change of the attributes of `ino`. Takes over a lent file if the change ends the
-    /// loan. Returns the covered file if it must be changed too. A new size beyond the end of the
-    /// lent content is adjusted to extend the covered content by the same number of bytes; a
-    /// smaller one other than 0 is a size of the lent content.
+    /// loan. Returns the covered file if it must be changed too.
     pub(super) fn prepare_set_attr(
         &mut self,
         tree: &Tree,
         ino: Ino,
-        set: &mut SetAttr,
+        set: &SetAttr,
     ) -> Result<Option<Arc<UpperInode>>, FsError> {
         let Some((dir, name)) = self.loan(ino) else { return Ok(None) };
-        if let Some(size) = &mut set.size {
-            let lent = self.attr(&tree.stack, ino)?.size;
-            let is_cut = (1..=lent).contains(size);
-            let content_from = if is_cut { ContentFrom::Lent } else { ContentFrom::Covered };
+        if let Some(size) = set.size {
+            let lent_end = self.loans.get(&ino).map_or(0, |loan| loan.lent_end);
+            let content_from = match size {
+                0 => ContentFrom::Covered,
+                size if size < lent_end => ContentFrom::Covered,
+                _ => ContentFrom::Lent,
+            };
             self.take_over(tree, ino, content_from)?;
-            if let Some(beyond) = size.checked_sub(lent).filter(|beyond| *beyond > 0) {
-                *size = self.attr(&tree.stack, ino)?.size + beyond;
-            }
             return Ok(None);
         }
         match self.image_target(tree, dir, &name)? {

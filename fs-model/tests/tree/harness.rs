@@ -205,7 +205,7 @@ impl Run {
                 let (dir, ino) = self.held(*dir);
                 let data = content((*len).min(70_000) as usize, *fill);
                 self.end_loan_at((dir, ino), &name.0);
-                let made = self.tree.lend(ino, &name.0, 0o644, &data);
+                let made = self.tree.lend(ino, &name.0, 0o644, &data, lent_end(data.len() as u64));
                 let made = self.agree(made, |model| model.lend(dir, &name.0, 0o644, &data));
                 if made.is_some() {
                     let found = self.tree.lookup(ino, &name.0);
@@ -349,23 +349,15 @@ impl Run {
         assert!(self.model.end_loan(dir, name, id));
     }
 
-    fn set_attr(&mut self, object: Held, mut set: SetAttr) {
+    fn set_attr(&mut self, object: Held, set: SetAttr) {
         let (id, ino) = self.held(object);
         let lent = self.model.loans().iter().any(|(lent, ..)| *lent == id);
         let lent = lent.then(|| self.model.size(id));
-        self.keeps_lent = lent.zip(set.size).is_some_and(|(lent, size)| (1..=lent).contains(&size));
+        // A size within the lent lines is one of the image's own file.
+        self.keeps_lent =
+            lent.zip(set.size).is_some_and(|(lent, size)| size > 0 && size >= lent_end(lent));
         let done = self.tree.set_attr(ino, &set);
-        // The size is relative to the lent content.
-        let set_of_model = |model: &mut Model| {
-            if let (Some(size), Some(lent)) = (&mut set.size, lent)
-                && *size > lent
-                && model.check_write(id).is_ok()
-            {
-                *size = model.size(id) + (*size - lent);
-            }
-            model.set_attr(id, &set)
-        };
-        let done = self.agree(done, set_of_model);
+        let done = self.agree(done, |model| model.set_attr(id, &set));
         self.keeps_lent = false;
         if done.is_some() {
             compare::object(&self.tree, &self.model, id, ino, "set");
@@ -472,4 +464,9 @@ impl Run {
         let xattrs = Contents::xattrs(&self.tree, ino).unwrap();
         object.xattrs = xattrs.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
     }
+}
+
+/// Returns the end of the lent lines in a lent content of this size.
+fn lent_end(size: u64) -> u64 {
+    size / 2
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::{StepContext, StepError, packages, path_outside};
 use crate::ansible::paths::roles_path;
-use crate::machine::{Command, Machine, MachineError};
+use crate::machine::{CALLBACK_NAME, Command, Machine, MachineError};
 use crate::variables::Variable;
 
 /// Directory for temporary files of Ansible, inside the root, where `/tmp` is the sandbox's own.
@@ -39,18 +39,22 @@ const NO_PYTHON: &str = "the root has no complete Python, which Ansible needs: a
 /// Ansible's variable that selects another Python.
 const INTERPRETER_VARIABLE: &str = "ansible_python_interpreter";
 
-/// The program with which Ansible enters the root: chroot with the environment of commands inside.
+/// Returns the program with which Ansible enters the root: chroot with the environment of commands inside.
 /// Without it, Ansible passes on its own environment, which contains the caller's `PATH` and `HOME`
 /// and the settings of Ansible.
-const CHROOT_SCRIPT: &str = "#!/bin/sh
+fn chroot_script() -> String {
+    format!(
+        "#!/bin/sh
 chroot=$(PATH=$PATH:/usr/sbin:/sbin; command -v chroot) || chroot=chroot
 for name in $(env | sed -n 's/^\\(ANSIBLE_[A-Z_]*\\)=.*/\\1/p'); do unset \"$name\"; done
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 export PATH HOME
 # Makes overcoat lend the host's files again, in case the previous task changed one.
-[ -e \"$1/.overcoat-bell\" ]
+[ -e \"$1/{CALLBACK_NAME}\" ]
 exec \"$chroot\" \"$@\"
-";
+"
+    )
+}
 
 /// An Ansible role to run.
 #[derive(Debug, Clone)]
@@ -93,7 +97,7 @@ impl AnsibleRole {
         let options = context.options;
         let chroot = context.machine.scratch(
             Path::new("ansible/chroot"),
-            &mut CHROOT_SCRIPT.as_bytes(),
+            &mut chroot_script().as_bytes(),
             0o755,
         )?;
         let chroot = path_outside(&root, &chroot);

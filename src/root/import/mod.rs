@@ -167,7 +167,10 @@ pub(crate) fn import_path(
 }
 
 /// Returns a reader of a file's decompressed content.
-fn decoder<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
+///
+/// # Errors
+/// Fails if the file cannot be read or no decoder can be created.
+pub(crate) fn decoder<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let head = first_block(&mut file)?;
     file.rewind()?;
     let file = BufReader::with_capacity(COPY_BUFFER_BYTES, file);

@@ -1,9 +1,10 @@
 //! The content of a lent file, made from the image's own lines and those of the host.
 //!
-//! Lent lines of `resolv.conf` and `hosts` end with a blank. Readers ignore it, and a tool that
-//! adds a line unless the file already has it (Ansible's `lineinfile`) finds that it does not.
+//! Lent lines of `resolv.conf` and `hosts` end with [blanks](LINE_END). Readers ignore it, and a
+//! tool that adds a line unless the file already has it (Ansible's `lineinfile`) finds that it does
+//! not.
 
-use super::lent_block::LentBlock;
+use super::lent_block::{LINE_END, LentBlock};
 
 /// The first and last line of a certificate in PEM.
 pub(super) const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -90,7 +91,6 @@ fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> LentContent {
 
 /// `/etc/hosts` in which `hostname` resolves; `None` if it already does.
 pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option<LentContent> {
-    const LOOPBACK: &str = "127.0.0.1\tlocalhost \n::1\tlocalhost ip6-localhost ip6-loopback \n";
     let text = own.map(String::from_utf8_lossy);
     let known = |name: &str| {
         text.iter().flat_map(|text| text.lines()).any(|line| {
@@ -100,13 +100,15 @@ pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option
     };
     let mut lines = String::new();
     if !known("localhost") {
-        lines.push_str(LOOPBACK);
+        for names in ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"] {
+            lines.extend([names, LINE_END]);
+        }
     }
     if !known(hostname) && !hostname.eq_ignore_ascii_case("localhost") {
         // The full name is first and the short one second, as Debian's installer writes them.
         match hostname.split_once('.') {
-            Some((short, _)) => lines.push_str(&format!("127.0.1.1\t{hostname} {short} \n")),
-            None => lines.push_str(&format!("127.0.1.1\t{hostname} \n")),
+            Some((short, _)) => lines += &format!("127.0.1.1\t{hostname} {short}{LINE_END}"),
+            None => lines += &format!("127.0.1.1\t{hostname}{LINE_END}"),
         }
     }
     (!lines.is_empty()).then(|| appended("#", number, lines.as_bytes(), own))
@@ -160,14 +162,14 @@ mod tests {
 
     #[test]
     fn host_name_resolves() {
-        assert!(text(&hosts(0, "node", None).unwrap()).contains("127.0.0.1\tlocalhost \n"));
+        assert!(text(&hosts(0, "node", None).unwrap()).contains("127.0.0.1\tlocalhost   "));
         let own = b"127.0.0.1 localhost\n# 127.0.1.1 node";
         let lent = hosts(0, "node", Some(own)).unwrap();
         assert!(text(&lent).starts_with("127.0.0.1 localhost\n# 127.0.1.1 node\n"));
-        assert!(text(&lent).contains("127.0.1.1\tnode \n"));
+        assert!(text(&lent).contains("127.0.1.1\tnode   "));
         assert!(!text(&lent).contains("::1"));
         let lent = hosts(0, "node.lab.example", Some(own)).unwrap();
-        assert!(text(&lent).contains("127.0.1.1\tnode.lab.example node \n"));
+        assert!(text(&lent).contains("127.0.1.1\tnode.lab.example node   "));
         assert_eq!(hosts(0, "NODE", Some(b"127.0.0.1 localhost node\n")), None);
     }
 

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use fs_model::delta::Change;
 use fs_model::tree::SetAttr;
 use fs_model::{FileType, FsError, Ino, Tree};
+use memchr::memmem;
 
 use super::lent_block::{self, Cleaned};
-use super::{LentLines, Loans, at, traces};
+use super::{LentLines, Loans, at, compressed, content, traces};
 use crate::root::mounted_tree::{MountedTree, MountedTreeError};
 use crate::text::escape::escape;
 
@@ -34,7 +35,7 @@ impl Loans {
             LentLines::Resolver(lines) => Some(lines.as_slice()),
             _ => None,
         });
-        let unmarked = lent_block::recognizable(resolver.unwrap_or_default(), &self.blocks);
+        let unmarked = lent_block::recognizable(resolver.unwrap_or_default());
         let tree = mounted_tree.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
         // One buffer for all files: fresh memory for each would cost more than the search.
@@ -51,7 +52,13 @@ impl Loans {
                 continue;
             }
             let fail = |e: FsError| at(&entry.path, e);
-            if size > traces::MAX_TEXT_BYTES && !has_mark(tree, object.ino, size).map_err(fail)? {
+            let mut head = [0; compressed::HEAD_BYTES];
+            let head_len = tree.read(object.ino, 0, &mut head).map_err(fail)?;
+            let is_compressed = compressed::is_searched(&entry.path, &head[..head_len]);
+            if size > traces::MAX_TEXT_BYTES
+                && !(is_compressed && size <= MAX_COPY_BYTES)
+                && !has_mark(tree, object.ino, size).map_err(fail)?
+            {
                 continue;
             }
             if size > MAX_COPY_BYTES {
@@ -61,6 +68,14 @@ impl Loans {
             buffer.resize(buffer.len().max(size as usize), 0);
             let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
             let content = &buffer[..len];
+            if is_compressed {
+                let decoded = compressed::decode(content);
+                match lent_block::is_marked(&decoded) {
+                    true => warnings.push(copy_warning(&entry.path)),
+                    false => search.in_content(&entry.path, &decoded, &mut warnings),
+                }
+                continue;
+            }
             let text = match lent_block::clean(content, &self.blocks) {
                 Cleaned::Untouched => match lent_block::without_unmarked(content, &unmarked) {
                     Some(text) => text,
@@ -70,6 +85,13 @@ impl Loans {
                     }
                 },
                 Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
+                    if memmem::find(content, content::PEM_BEGIN.as_bytes()).is_some() {
+                        warnings.push(format!(
+                            "/{}: it is not in the image: it contains only certificates of this \
+                             host",
+                            escape(&entry.path)
+                        ));
+                    }
                     mounted_tree.remove(&[b"/", &*entry.path].concat())?;
                     continue;
                 }

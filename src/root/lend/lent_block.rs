@@ -15,6 +15,10 @@ use memchr::memmem;
 
 const BEGIN: &str = "overcoat: the following lines are shown during the build only";
 const END: &str = "overcoat: the lines above are shown during the build only";
+/// The end of a lent line of `resolv.conf` and `hosts`: readers ignore the blanks, and no program
+/// or user writes as many. By it, lines are recognised as lent without the marks around them, and
+/// are not taken for lines of the image with the same text.
+pub(super) const LINE_END: &str = "       \n";
 /// The text that both marks contain.
 const COMMON: &[u8] = b" shown during the build only (";
 
@@ -83,9 +87,16 @@ pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     if !is_marked(content) {
         return Cleaned::Untouched;
     }
+    // Zeros at the end do not make a file binary: a program had extended it.
+    let end = content.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let (content, zeros) = content.split_at(end);
     if content.contains(&0) {
         return if has_mark_of(content, blocks) { Cleaned::Unclear } else { Cleaned::Untouched };
     }
+    let with_zeros = |mut text: Vec<u8>| {
+        text.extend_from_slice(zeros);
+        text
+    };
     let mut text = content.to_vec();
     let mut is_of_image = false;
     for block in blocks {
@@ -98,23 +109,21 @@ pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
         }
     }
     if !has_mark_of(&text, blocks) {
-        return match (text == content, text.is_empty() && !is_of_image) {
+        return match (text == content, text.is_empty() && zeros.is_empty() && !is_of_image) {
             (true, _) => Cleaned::Untouched,
             (_, true) => Cleaned::Nothing,
-            _ => Cleaned::Text(text),
+            _ => Cleaned::Text(with_zeros(text)),
         };
     }
-    without_edited(&text, blocks).map_or(Cleaned::Unclear, Cleaned::Edited)
+    let text = without_edited(&text, blocks).map(with_zeros);
+    text.map_or(Cleaned::Unclear, Cleaned::Edited)
 }
 
-/// Returns those of the lent `lines` that are recognised without their marks: by the blank at their
-/// end, which no line of the image's own file had when they were lent first.
-pub(super) fn recognizable<'a>(lines: &'a [u8], blocks: &[LentBlock]) -> Vec<&'a [u8]> {
-    let first = blocks.iter().find(|block| block.lines == lines);
-    let own = first.and_then(|block| block.own.as_deref()).unwrap_or_default();
-    let is_own = |line: &[u8]| own.split_inclusive(|&c| c == b'\n').any(|own| own == line);
+/// Returns those of the lent `lines` that are recognised without their marks: by their
+/// [end](LINE_END).
+pub(super) fn recognizable(lines: &[u8]) -> Vec<&[u8]> {
     let lines = lines.split_inclusive(|&c| c == b'\n');
-    lines.filter(|line| line.ends_with(b" \n") && !is_own(line)).collect()
+    lines.filter(|line| line.ends_with(LINE_END.as_bytes())).collect()
 }
 
 /// Removes [`recognizable`] lent lines from text in which a program removed the comments, and the
@@ -205,8 +214,7 @@ fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
             if there.is_empty() {
                 continue;
             }
-            // A line that ends with the blank of lent lines was not written by a program.
-            there.sort_by_key(|&at| !lines[at].ends_with(b" \n"));
+            there.sort_by_key(|&at| !lines[at].ends_with(LINE_END.as_bytes()));
             let surplus = there.len().saturating_sub(block.own_count(line)).min(count);
             there[..surplus].iter().for_each(|&at| taken[at] = true);
         }
@@ -221,9 +229,13 @@ mod tests {
 
     const OWN: &[u8] = b"nameserver 10.0.0.1\nnameserver 192.0.2.1\n";
 
+    fn lines() -> String {
+        format!("nameserver 192.0.2.1{LINE_END}nameserver 192.0.2.2{LINE_END}")
+    }
+
     fn blocks() -> [LentBlock; 2] {
         [
-            LentBlock::new("#", 0, b"nameserver 192.0.2.1 \nnameserver 192.0.2.2 \n", Some(OWN)),
+            LentBlock::new("#", 0, lines().as_bytes(), Some(OWN)),
             LentBlock::new("#", 1, b"127.0.1.1\tnode", None),
         ]
     }
@@ -252,9 +264,17 @@ mod tests {
     fn lines_that_a_program_adds_between_the_lent_ones_stay() {
         let [resolv, _] = blocks();
         let file = String::from_utf8([&resolv.shown, OWN].concat()).unwrap();
-        let edited = file.replacen(" \nname", " \nnameserver 192.0.2.53\nname", 1);
+        let edited = file.replacen(LINE_END, &format!("{LINE_END}nameserver 192.0.2.53\n"), 1);
         let wanted = [b"nameserver 192.0.2.53\n", OWN].concat();
         assert_eq!(cleaned(edited.as_bytes()), Cleaned::Edited(wanted));
+    }
+
+    #[test]
+    fn zeros_at_the_end_stay() {
+        let [resolv, hosts] = blocks();
+        let extended = |block: &LentBlock, rest: &[u8]| cleaned(&[&block.shown, rest].concat());
+        assert_eq!(extended(&resolv, b"own\n\0\0"), Cleaned::Text(b"own\n\0\0".to_vec()));
+        assert_eq!(extended(&hosts, b"\0"), Cleaned::Text(b"\0".to_vec()));
     }
 
     #[test]
@@ -281,14 +301,15 @@ mod tests {
 
     #[test]
     fn lent_lines_are_removed_without_their_marks() {
-        let copy = [b"nameserver 192.0.2.1 \n", OWN].concat();
-        let lines = b"nameserver 192.0.2.1 \nnameserver 192.0.2.2 \n";
-        let lent = recognizable(lines, &blocks());
+        let lines = lines();
+        let lent = recognizable(lines.as_bytes());
+        let copy = [lent[0], OWN].concat();
         assert_eq!(without_unmarked(&copy, &lent), Some(OWN.to_vec()));
-        assert_eq!(without_unmarked(OWN, &lent), None);
-        assert_eq!(without_unmarked(b"x nameserver 192.0.2.1 \n", &lent), None);
-        let own = LentBlock::new("#", 2, lines, Some(b"nameserver 192.0.2.2 \n"));
-        assert_eq!(recognizable(lines, &[own]), [b"nameserver 192.0.2.1 \n"]);
+        assert_eq!(without_unmarked(&[b"x ", lent[0]].concat(), &lent), None);
+        for own in ["nameserver 192.0.2.1\n", "nameserver 192.0.2.1 \n", "nameserver 192.0.2.1\t\n"]
+        {
+            assert_eq!(without_unmarked(own.as_bytes(), &lent), None, "{own:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
 //!   lines are removed from copies of them ([`Loans::clean_copies`]).
 
+mod compressed;
 mod content;
 mod copies;
 mod host;
@@ -31,7 +32,7 @@ use fs_model::{FileType, FsError, Ino};
 
 use self::content::LentContent;
 pub use self::host::Host;
-use self::lent_block::{Cleaned, LentBlock};
+use self::lent_block::{Cleaned, LINE_END, LentBlock};
 use self::traces::Traces;
 use crate::root::mounted_tree::{
     CreateAs, Meta, MountedTree, MountedTreeError, MountedTreeErrorKind,
@@ -118,6 +119,8 @@ pub struct Loans {
     /// The certificates of the host, and of the image at the beginning; empty if there are none to
     /// lend.
     certificates: Vec<u8>,
+    /// The image's own bundle, if it has one.
+    own_bundle: Option<Vec<u8>>,
     /// The path of these certificates in the scratch directory.
     bundle: Option<String>,
     /// The same path while the image has no directory for its own bundle. Programs find the
@@ -153,6 +156,7 @@ impl Loans {
             traces: Traces::from_host(&host),
             edited: Vec::new(),
             certificates: Vec::new(),
+            own_bundle: None,
             bundle: None,
             bundle_without_place: None,
             environment: Vec::new(),
@@ -165,7 +169,7 @@ impl Loans {
             loans.warnings = host.resolve_proxies(&sources(mounted_tree)?);
             if let Some(resolver) = host.resolver() {
                 let lines: String =
-                    resolver.lines.iter().map(|line| format!("{line} \n")).collect();
+                    resolver.lines.iter().map(|line| format!("{line}{LINE_END}")).collect();
                 let lines = lines.into_bytes();
                 loans.add("/etc/resolv.conf", 0o644, LentLines::Resolver(lines));
                 // Packages would record names with a search domain from the file.
@@ -223,6 +227,7 @@ impl Loans {
             if let Ok(Some(own)) = mounted_tree.read(path.as_bytes()) {
                 pem.push(b'\n');
                 pem.extend_from_slice(&own);
+                self.own_bundle = Some(own);
                 break;
             }
         }
@@ -242,7 +247,10 @@ impl Loans {
         mounted_tree: &MountedTree,
     ) -> Result<Option<String>, MountedTreeError> {
         if self.bundle.is_none() && !self.certificates.is_empty() {
-            let block = LentBlock::new("#", self.blocks.len(), &self.certificates, None);
+            let own = self.own_bundle.as_deref();
+            let mut block = LentBlock::new("#", self.blocks.len(), &self.certificates, own);
+            // A copy of it becomes a copy of the image's own bundle.
+            block.replaced = own.unwrap_or_default().to_vec();
             self.bundle = Some(scratch(mounted_tree, "ca-certificates.crt", &block.shown)?);
             self.blocks.push(block);
         }
@@ -408,7 +416,9 @@ impl LentFile {
         let fail = |e: FsError| at(path, e);
         let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
         let (parent, name) = (resolved.parent, resolved.name.clone());
-        match tree.lend(parent, &name, self.mode, &lent.content) {
+        let start = memchr::memmem::find(&lent.content, &lent.block.shown);
+        let lent_end = start.map_or(lent.content.len(), |start| start + lent.block.shown.len());
+        match tree.lend(parent, &name, self.mode, &lent.content, lent_end as u64) {
             Ok(ino) => {
                 mounted_tree.forget_name(parent, &name);
                 self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone() });

@@ -137,7 +137,7 @@ fn url_option_sets_the_prefix_of_all_urls() {
     assert!(script.text().contains(&format!("\nkernel {at}/vmlinuz ")), "{script:?}");
     assert!(script.text().contains(&format!(" OVERLAYFS={at}/one.cpio.gz ")), "{script:?}");
     let page = serving.get("/");
-    let page = page.text();
+    let page = page.text().replace("&#x2f;", "/");
     assert!(page.contains(&format!("chain {at}/boot.ipxe")));
     for link in
         ["boot.ipxe", "boot/one.ipxe", "one.cpio.gz", "one.cpio.gz.manifest.json", "index.json"]
@@ -280,7 +280,7 @@ fn conditional_requests_use_the_entity_tag_and_the_date() {
     for path in ["/one.cpio.gz", "/", "/index.json", "/boot/one.ipxe"] {
         let whole = serving.get(path);
         let etag = whole.header("etag").to_owned();
-        for (name, value) in [("If-None-Match", etag.as_str()), ("If-None-Match", "\"a\", *")] {
+        for (name, value) in [("If-None-Match", etag.as_str()), ("If-None-Match", "*")] {
             let answer = serving.ask("GET", path, &[(name, value)]);
             assert_eq!(answer.status, 304, "{path}");
             assert_eq!(answer.header("etag"), etag);
@@ -535,8 +535,8 @@ fn page_shows_digests_links_and_boot_commands() {
     let answer = serving.get("/");
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
     assert!(answer.header("content-security-policy").starts_with("default-src 'none'"));
-    let page = answer.text();
-    assert!(page.contains("&lt;b&gt;one&lt;/b&gt; &amp; &#39;only&#39;"), "{page}");
+    let page = answer.text().replace("&#x2f;", "/");
+    assert!(page.contains("&lt;b&gt;one&lt;/b&gt; &amp; &#x27;only&#x27;"), "{page}");
     assert!(!page.contains("<script") && !page.contains("<b>one"), "{page}");
     let script = serving.get("/boot/two.ipxe").text().to_owned();
     let kernel = script.lines().find(|line| line.starts_with("kernel")).unwrap();
