@@ -1,9 +1,11 @@
-//! Each `.yml` file in `tests/mistakes` has one mistake, and the `.txt` file beside it the expected
-//! message. `UPDATE_MISTAKES=1 cargo test -p provisioners --test mistakes` updates the messages.
+//! Each `.yml` file in `mistakes` has one mistake, and the snapshot beside it the expected message.
+//!
+//! `INSTA_UPDATE=always cargo test -p provisioners mistakes` writes the snapshots.
 
 mod common;
 
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use common::{chain, write_files};
@@ -20,20 +22,19 @@ fn mistakes_are_shown_with_position_and_help() {
         .collect();
     names.sort();
     assert!(names.len() > 75);
-    let mut wrong = Vec::new();
-    for name in names {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("mistakes");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let _settings = settings.bind_to_scope();
+    let differs = |name: &String| {
         let text = fs::read_to_string(folder.join(format!("{name}.yml"))).unwrap();
-        let message = message(&name, &text);
-        let expected = folder.join(format!("{name}.txt"));
-        if std::env::var_os("UPDATE_MISTAKES").is_some() {
-            fs::write(&expected, &message).unwrap();
-        }
-        let wanted = fs::read_to_string(&expected).unwrap_or_default();
-        if message != wanted {
-            wrong.push(format!("{name}: wanted\n{wanted}\nfound\n{message}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let message = message(name, &text);
+        // insta panics after it has printed the difference.
+        catch_unwind(|| insta::assert_snapshot!(name.as_str(), message)).is_err()
+    };
+    let wrong: Vec<String> = names.into_iter().filter(differs).collect();
+    assert!(wrong.is_empty(), "other messages: {}", wrong.join(", "));
 }
 
 /// Returns the message that a user sees for a file with this text.

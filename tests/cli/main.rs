@@ -10,6 +10,7 @@ mod bootable_images;
 mod build_errors;
 mod cat;
 mod check;
+mod command_line;
 mod completions;
 mod concurrency;
 mod container;
@@ -45,6 +46,7 @@ mod run;
 mod seal;
 mod serve;
 mod services;
+mod snapshot;
 mod stalled_seal;
 mod stat;
 #[path = "../support/mod.rs"]
