@@ -41,6 +41,7 @@ mod outside_scripts;
 mod posix;
 mod project;
 mod provisioner_steps;
+mod reference;
 mod reproducibility;
 mod run;
 mod seal;
