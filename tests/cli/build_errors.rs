@@ -1,5 +1,5 @@
 //! Projects that cannot be built, with the complete error messages as snapshots. The crate
-//! `provisioners` has the errors that are found without a build (`tests/mistakes`).
+//! `provisioners` has the errors that are found without a build (`tests/all/mistakes`).
 
 use std::fs;
 
