@@ -1,6 +1,7 @@
 //! Tests with damaged and crafted squashfs images: each can be read, or fails with an error that
 //! names it, without panics, unbounded allocations or short reads.
 
+#[path = "squashfs/support.rs"]
 mod squashfs_support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,11 +1,9 @@
-//! Projects that cannot be built, with the complete error messages in `tests/cli/build_errors`. The
-//! crate `provisioners` has the errors that are found without a build (`tests/mistakes`).
-//!
-//! `UPDATE_BUILD_ERRORS=1 cargo test --test cli build_errors` updates the messages.
+//! Projects that cannot be built, with the complete error messages as snapshots. The crate
+//! `provisioners` has the errors that are found without a build (`tests/all/mistakes`).
 
 use std::fs;
-use std::path::Path;
 
+use crate::snapshot;
 use crate::support::stage::{REPOSITORY, Stage, Who, finish};
 
 /// A project with one overlay on the lab's base, in which a test makes a mistake.
@@ -34,7 +32,7 @@ impl Broken {
         self.stage.write(format!("project/{name}"), content);
     }
 
-    /// Checks that the build fails with this exit code and the message in `NAME.txt`.
+    /// Checks that the build fails with this exit code and the message in `NAME.snap`.
     fn assert_error(
         &self,
         name: &str,
@@ -46,14 +44,8 @@ impl Broken {
         command.current_dir(self.stage.path("project")).arg("build").args(arguments);
         command.envs(environment.iter().copied());
         let finished = finish(&mut command).code(code);
-        let message = self.plain(&finished.stderr);
-        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(format!("tests/cli/build_errors/{name}.txt"));
-        if std::env::var_os("UPDATE_BUILD_ERRORS").is_some() {
-            fs::write(&file, &message).unwrap();
-        }
-        let wanted = fs::read_to_string(&file).unwrap_or_default();
-        assert!(message == wanted, "{name}: wanted\n{wanted}\nfound\n{message}");
+        let _settings = snapshot::bind("build_errors");
+        insta::assert_snapshot!(name, self.plain(&finished.stderr));
         let out = self.stage.out(Who::Unprivileged).join("out");
         let left = fs::read_dir(out).into_iter().flatten().map(|e| e.unwrap().file_name());
         let left: Vec<_> =
@@ -61,28 +53,13 @@ impl Broken {
         assert!(left.is_empty(), "{name}: {left:?}");
     }
 
-    /// Removes the folder of the test and the duration from a message.
+    /// Removes the folder of the test and durations from a message.
     fn plain(&self, message: &str) -> String {
-        let message =
-            message.replace(&format!("{}/", self.stage.path("").display()).replace("//", "/"), "");
-        let mut plain = String::new();
-        for line in message.lines() {
-            let words: Vec<String> = line.split(' ').map(without_time).collect();
-            // Ansible prints asterisks up to the width of the terminal.
-            plain.push_str(words.join(" ").trim_end().trim_end_matches('*').trim_end());
-            plain.push('\n');
-        }
-        plain
+        let message = snapshot::plain(message, &self.stage.path(""));
+        // Ansible prints asterisks up to the width of the terminal.
+        let lines = message.lines().map(|line| line.trim_end().trim_end_matches('*').trim_end());
+        lines.flat_map(|line| [line, "\n"]).collect()
     }
-}
-
-/// Replaces seconds with one decimal by `N`.
-fn without_time(word: &str) -> String {
-    let number = word.trim_matches(['(', ')']);
-    let is_time = number.split_once('.').is_some_and(|(whole, part)| {
-        part.len() == 1 && [whole, part].iter().all(|digits| digits.parse::<u32>().is_ok())
-    });
-    if is_time { word.replace(number, "N") } else { word.to_owned() }
 }
 
 #[test]

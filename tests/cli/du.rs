@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::image_fixture::{layers, overcoat};
+use crate::image_fixture::{archives, layers, overcoat};
+use crate::snapshot::{self, Transcript, program};
 use crate::support::stage::{Stage, Who};
 
 #[test]
@@ -33,4 +34,15 @@ fn du_agrees_with_du_and_a_tmpfs() {
     stage.sh("mkdir t; mount -t tmpfs t t; cd t; zcat ../layers/over.cpio.gz | cpio -idm --quiet");
     let pages = stage.sh("df -B1 --output=used t | tail -1; stat -f -c '%f %d' t >/dev/null");
     assert_eq!(report["memory"][1]["pages"], pages.trim().parse::<u64>().unwrap());
+}
+
+#[test]
+fn sizes_are_listed_by_directory_package_and_layer() {
+    let folder = archives();
+    let mut transcript = Transcript::new(folder.path());
+    for options in ["", " -b -L1", " --packages", " --ram"] {
+        transcript.run(program(), &format!("du base.cpio over.cpio{options}"));
+    }
+    let _settings = snapshot::bind("");
+    insta::assert_snapshot!("du_by_directory_package_and_layer", transcript.text());
 }

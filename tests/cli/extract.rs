@@ -8,7 +8,8 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::image_fixture::{SMALL, layers, overcoat};
+use crate::image_fixture::{SMALL, archives, layers, overcoat};
+use crate::snapshot::{self, Transcript, program};
 use crate::support::processes::eventually;
 use crate::support::stage::{BOTH_USERS, Stage, Who};
 
@@ -214,4 +215,15 @@ fn extracted_archives_are_read_by_tar_and_cpio() {
         let names = stage.sh(&format!("zcat {} | cpio -t --quiet", some.display()));
         assert_eq!(names, ".\nusr\nusr/bin\nusr/bin/tool\n");
     }
+}
+
+#[test]
+fn existing_files_are_kept_and_named() {
+    let folder = archives();
+    let mut transcript = Transcript::new(folder.path());
+    for options in [":etc -C out", ":etc/motd -C out", ":etc/motd -C out --force", ":none -C out"] {
+        transcript.run(program(), &format!("extract base.cpio over.cpio {options}"));
+    }
+    let _settings = snapshot::bind("");
+    insta::assert_snapshot!("extract_keeps_existing_files", transcript.text());
 }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use crate::snapshot::{self, Transcript};
 use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, finish};
 
 const BASE: &str = r#"---
@@ -216,6 +217,26 @@ fn imported_tree_builds_to_the_same_bytes_at_both_privileges() {
         let [root, user] = artifacts.each_ref().map(|folder| fs::read(folder.join(file)).unwrap());
         assert!(root == user, "{file} differs");
     }
+}
+
+#[test]
+fn imported_project_explains_guesses_and_warnings_name_what_is_left_out() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", Path::new("/srv/builds"), "http://example.org/tool");
+    stage.write("tree/vars/lost.yml", "greeting: of no role\n");
+    stage.write(
+        "tree/roles/overlay/small/tasks/main.yml",
+        "- include: more.yml\n- {debug: {msg: x}, with_items: names, sudo: yes}\n",
+    );
+    stage.give(&folder, who);
+    let mut transcript = Transcript::new(stage.path(""));
+    transcript.run(stage.overcoat(who), "import tree").ok();
+    transcript.run(stage.overcoat(who), "import tree").code(2);
+    let _settings = snapshot::bind("");
+    insta::assert_snapshot!("import_messages", transcript.text());
+    let file = fs::read_to_string(folder.join("overcoat.yml")).unwrap();
+    insta::assert_snapshot!("imported_project", file);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::reference::command_names;
 use crate::support::stage::{Stage, Who, finish};
 
 #[test]
@@ -10,12 +11,8 @@ fn every_command_has_a_valid_page() {
     let who = Who::Unprivileged;
     finish(stage.overcoat(who).args(["man", "--dir", "pages/man1"])).ok();
     let help = finish(stage.overcoat(who).arg("--help")).ok().text();
-    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let mut pages = vec!["overcoat".to_owned()];
-    let entries =
-        commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names = entries.filter_map(|line| line.split_whitespace().next());
-    pages.extend(names.filter(|name| *name != "help").map(|name| format!("overcoat-{name}")));
+    pages.extend(command_names(&help).iter().map(|name| format!("overcoat-{name}")));
     assert!(pages.len() > 12, "{pages:?}");
     for page in &pages {
         let file = stage.out(who).join(format!("pages/man1/{page}.1"));

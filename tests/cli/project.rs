@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::snapshot::{self, Transcript};
 use crate::support::processes::{alive, family, within};
 use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, finish};
 
@@ -92,9 +93,13 @@ impl Site {
 
     fn command(&self, who: Who, arguments: &[&str]) -> Command {
         let mut command = self.stage.overcoat(who);
-        let file = self.stage.path(format!("project/{who:?}.yml"));
-        command.arg("build").arg("--project").arg(file).args(arguments);
+        command.arg("build").arg("--project").arg(self.file(who)).args(arguments);
         command
+    }
+
+    /// Returns the project file of `who`.
+    fn file(&self, who: Who) -> PathBuf {
+        self.stage.path(format!("project/{who:?}.yml"))
     }
 
     fn run(&self, who: Who, arguments: &[&str]) -> Finished {
@@ -163,6 +168,32 @@ fn second_build_does_nothing_and_both_privileges_build_the_same_bytes() {
         assert!(read(Who::Root) == read(Who::Unprivileged), "{name}");
     }
     assert_eq!(fs::read(site.out(Who::Root).join("vmlinuz")).unwrap(), b"kernel\n");
+}
+
+#[test]
+fn dry_run_lists_images_and_reasons() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.write("overcoat.yml", &fs::read_to_string(site.file(who)).unwrap());
+    let mut transcript = Transcript::new(site.stage.path("project"));
+    let mut run = |line: &str| {
+        transcript.run(site.stage.overcoat(who), line);
+    };
+    run("build -n");
+    run("build -n tow");
+    site.built(who, &[]);
+    run("build -n");
+    run("build --explain");
+    site.edit("one/files/etc/greeting.j2", "{{ greeting }}", "{{ greeting }}!");
+    site.edit("overcoat.yml", "provisioner: base}", "provisioner: base, variables: {name: y}}");
+    site.edit("overcoat.yml", "format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
+    fs::remove_file(site.out(who).join("vmlinuz")).unwrap();
+    run("build -n");
+    run("build -n --explain");
+    run("build -n one");
+    run("build -n --force --explain boot");
+    let _settings = snapshot::bind("");
+    insta::assert_snapshot!("build_dry_run", transcript.text());
 }
 
 #[test]

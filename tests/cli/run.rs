@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use crate::snapshot::{self, Transcript};
 use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 fn run(stage: &Stage, who: Who, options: &[&str], script: &str) -> Command {
@@ -33,6 +34,31 @@ fn exit_code_is_that_of_the_command() {
         let mut command = stage.overcoat(who);
         command.arg("run").arg(stage.debian());
         finish(command.args(["--", "/etc/passwd"])).code(126).stderr_has(&["/etc/passwd"]);
+    }
+}
+
+#[test]
+fn failed_commands_are_reported_with_their_exit_code() {
+    let stage = Stage::new();
+    stage.lab();
+    let _settings = snapshot::bind("");
+    for who in BOTH_USERS {
+        let mut transcript = Transcript::new(stage.path("lab"));
+        let save = format!("--save {}/x.cpio.gz", stage.out(who).display());
+        for (options, command) in [
+            ("", "false"),
+            (save.as_str(), "false"),
+            (save.as_str(), "no-such-command"),
+            ("", "/etc/passwd"),
+            ("--env NAME", "true"),
+            ("--bind nothing:/mnt", "true"),
+            ("--bind repo:mnt", "true"),
+        ] {
+            let line = format!("run base.squashfs {options} -- {command}").replace("  ", " ");
+            transcript.run(stage.overcoat(who), &line);
+        }
+        let text = transcript.text().replace(&format!("{}/", stage.out(who).display()), "");
+        insta::assert_snapshot!("run_failures", text);
     }
 }
 

@@ -46,27 +46,7 @@ fn exit_code_depends_on_severity_and_deny() {
 #[test]
 fn output_names_layer_path_and_fix() {
     let pair = project("");
-    let output = pair.check(&["base.cpio", "o.cpio.gz"]);
-    let expected = "\
-error: safe/credentials: a credentials file
-  o.cpio.gz:/root/.netrc: it contains credentials
-  fix: remove the file from the image, and change the credentials
-warning: safe/world-writable: a world-writable file or directory
-  o.cpio.gz:/opt/all: every user may delete and replace its files (mode 0777)
-  fix: remove the permission (chmod o-w), or set the sticky bit of a directory (chmod +t)
-note: lean/docs: documentation
-  o.cpio.gz:/usr/share/man: 1 file (saves 4.1 kB)
-  fix: let overcoat's clean-up delete the files (`cleanup:`), or delete them in the last step
-";
-    assert_eq!(output.stdout, expected);
-    let without_manifest =
-        "could not run fit/changed-beneath: no manifest of o.cpio.gz that records";
-    assert!(output.stderr.contains(without_manifest), "{}", output.stderr);
-    assert!(
-        output.stderr.ends_with("o.cpio.gz: 1 error, 1 warning, 1 note\n"),
-        "{}",
-        output.stderr
-    );
+    pair.snapshot("output_names_layer_path_and_fix", &["check base.cpio o.cpio.gz"]);
 }
 
 #[test]
@@ -78,7 +58,7 @@ fn many_findings_are_abbreviated() {
     let pair = Pair::new(&base(), &overlay.gzip());
     let output = pair.check(&["base.cpio", "o.cpio.gz"]);
     assert_eq!(output.stdout.matches("o.cpio.gz:/opt/").count(), 10);
-    assert!(output.stdout.contains("  …and 15 more (--all shows them)\n"), "{}", output.stdout);
+    pair.snapshot("many_findings_are_abbreviated", &["check base.cpio o.cpio.gz"]);
     for all in ["--all", "-v"] {
         let output = pair.check(&["base.cpio", "o.cpio.gz", all]);
         assert_eq!(output.stdout.matches("o.cpio.gz:/opt/").count(), 25);
@@ -99,7 +79,7 @@ fn project_suppresses_findings_and_unused_suppressions_are_reported() {
     let unused = "o: unused suppression of safe/setuid in the project";
     assert!(output.stderr.contains(unused), "{}", output.stderr);
     assert!(!output.stderr.contains("suppression of fit/changed-beneath"), "{}", output.stderr);
-    assert!(output.stderr.ends_with("o: 1 warning, 2 suppressed\n"), "{}", output.stderr);
+    pair.snapshot("project_suppresses_findings", &["check", "check --all"]);
     let output = pair.check(&["o", "--json"]);
     assert_eq!(names(&findings(&output)), ["safe/world-writable".to_owned()].into());
     let report: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -151,25 +131,13 @@ fn base_option_checks_all_overlays_of_a_project() {
     next.file("usr/lib/libchain.so.1", &programs().chain_library);
     next.entries.retain(|entry| !entry.name.starts_with("usr/lib/libdemo.so.1"));
     fs::write(pair.path("next.cpio"), next.bytes()).unwrap();
-    let output = pair.check(&["--base", "next.cpio", "--only", "works"]);
-    assert_eq!(output.code, 1, "{}", output.stderr);
-    let verdicts: Vec<_> = output.stdout.lines().filter(|line| line.contains("fit")).collect();
-    assert_eq!(
-        verdicts,
-        ["o: does not fit: 1 error", "p: does not fit: 2 errors"],
-        "{}",
-        output.stdout
-    );
-    assert!(output.stdout.contains("o.cpio.gz:/usr/bin/demo-tool: it needs libdemo.so.1"));
-    assert!(output.stdout.contains("p.cpio.gz:/usr/bin/more: it needs libdemo.so.1"));
-    // A program fails if a library of the base lacks a library.
-    let lacks =
-        "p.cpio.gz:/usr/bin/chain: it loads /usr/lib/libchain.so.1, which needs libdemo.so.1";
-    assert!(output.stdout.contains(lacks), "{}", output.stdout);
-    // By path, each overlay separately.
-    let output = pair.check(&["--base", "next.cpio", "--only", "fit", "o.cpio.gz", "p.cpio.gz"]);
-    let verdicts: Vec<_> = output.stdout.lines().filter(|line| line.contains("fits")).collect();
-    assert_eq!(verdicts, ["o.cpio.gz: fits: no findings", "p.cpio.gz: fits: no findings"]);
+    let lines = [
+        // The program `chain` fails because a library of the base lacks a library.
+        "check --base next.cpio --only works",
+        // By path, each overlay separately.
+        "check --base next.cpio --only fit o.cpio.gz p.cpio.gz",
+    ];
+    pair.snapshot("overlays_on_the_next_base", &lines);
 }
 
 #[test]
@@ -401,4 +369,16 @@ fn sarif_has_the_required_properties() {
     assert_eq!(results[2]["suppressions"][0]["kind"], "external");
     assert_eq!(results[2]["suppressions"][0]["justification"], "we like manuals");
     assert_eq!(results[0].get("suppressions"), None);
+}
+
+#[test]
+fn lints_are_explained_and_unknown_ones_are_rejected() {
+    let pair = Pair::new(&base(), &clean().gzip());
+    let lines = [
+        "check --explain works/elf-library",
+        "check --explain works/elf-libary",
+        "check --only work base.cpio",
+        "check --deny errors base.cpio",
+    ];
+    pair.snapshot("lints_are_explained", &lines);
 }

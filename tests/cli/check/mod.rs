@@ -22,6 +22,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::snapshot::{self, Transcript, program};
 use crate::support::newc::{Archive, LINK};
 use programs::programs;
 
@@ -52,6 +53,16 @@ impl Pair {
     /// Runs `overcoat check` in the folder.
     fn check(&self, arguments: &[&str]) -> CheckOutput {
         run(self.folder.path(), arguments)
+    }
+
+    /// Compares the outputs of these command lines in the folder with a snapshot.
+    fn snapshot(&self, name: &str, lines: &[&str]) {
+        let mut transcript = Transcript::new(self.folder.path());
+        for line in lines {
+            transcript.run(program(), line);
+        }
+        let _settings = snapshot::bind("");
+        insta::assert_snapshot!(name, transcript.text());
     }
 
     /// Returns the findings of the overlay.

@@ -1,0 +1,229 @@
+//! The inputs of provisioners, which determine whether an image is out of date.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::common::write_files;
+use provisioners::Provisioner;
+
+fn inputs(folder: &Path) -> Vec<(String, String)> {
+    let inputs = Provisioner::load(folder).unwrap().inputs().unwrap();
+    inputs.into_iter().map(|(name, digest)| (name, digest.to_string())).collect()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    inputs(folder).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn inputs_are_the_files_named_by_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "packages: [lshw, ./debs/a.deb]\nfiles: files\nscripts: [scripts/1]\n";
+    let files = [
+        ("provisioner.yml", yaml),
+        ("debs/a.deb", ""),
+        ("debs/b.deb", ""),
+        ("files/etc/a.j2", ""),
+        ("files/empty/.gitkeep", ""),
+        ("scripts/1", ""),
+        ("scripts/2", ""),
+        ("README.md", ""),
+    ];
+    write_files(dir.path(), &files);
+    symlink("nowhere", dir.path().join("files/link")).unwrap();
+    let wanted = [
+        "debs/a.deb",
+        "files/empty (an empty folder)",
+        "files/etc/a.j2",
+        "files/link",
+        "provisioner.yml",
+        "scripts/1",
+    ];
+    assert_eq!(names(dir.path()), wanted);
+
+    let outside = "scripts: [{path: scripts/1, outside: true}]\n";
+    write_files(dir.path(), &[("provisioner.yml", outside), (".git/index", "")]);
+    let all = names(dir.path());
+    assert!(all.contains(&"README.md".to_owned()) && all.contains(&"scripts/2".to_owned()));
+    assert!(!all.iter().any(|name| name.contains(".git")), "{all:?}");
+}
+
+#[test]
+fn digest_depends_on_type_content_execute_bit_and_target_only() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &[("provisioner.yml", "files: files\n"), ("files/a", "1")]);
+    let (file, link) = (dir.path().join("files/a"), dir.path().join("files/l"));
+    symlink("x", &link).unwrap();
+    let mut before = inputs(dir.path());
+    assert_eq!(before[0].1, "3f524cdc07a11d7c6220bdb049fe8dd41b27483c96cc59b581e022d547290d69");
+    let mut changes = |what: &str, expected: bool| {
+        let now = inputs(dir.path());
+        assert_eq!(now != before, expected, "{what}");
+        before = now;
+    };
+    fs::File::open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    changes("time", false);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    changes("mode for others", false);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
+    changes("executable", true);
+    fs::write(&file, "2").unwrap();
+    changes("content", true);
+    fs::remove_file(&link).unwrap();
+    symlink("y", &link).unwrap();
+    changes("target", true);
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "y").unwrap();
+    changes("kind", true);
+}
+
+/// Tests every way in which a role can name others, and a role that is not named.
+#[test]
+fn inputs_of_a_role_include_roles_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let task = "- block:\n  - ansible.builtin.include_role:\n      name: by_block\n- import_role: name=by_line tasks_from=x\n";
+    let files = [
+        ("overlay/main/tasks/main.yml", task),
+        ("overlay/main/handlers/main.yml", "- include_role: {name: basefs/handler}\n"),
+        (
+            "overlay/main/meta/main.yml",
+            "dependencies:\n- by_name\n- {role: basefs/common}\n- src: installed\n",
+        ),
+        ("overlay/main/files/x", ""),
+        ("overlay/by_block/tasks/main.yml", "# include_role: {name: unused}\n- debug: {}\n"),
+        ("overlay/by_line/tasks/main.yml", "- include_role: {name: main}\n"),
+        ("overlay/by_name/defaults/main.yml", "a: 1\n"),
+        ("overlay/unused/tasks/main.yml", "- debug: {}\n"),
+        ("basefs/handler/tasks/main.yml", "- debug: {}\n"),
+        ("basefs/common/tasks/main.yml", "- import_role:\n    name: beside\n"),
+        ("basefs/beside/tasks/main.yml", "- debug: {}\n"),
+        ("basefs/unused/tasks/main.yml", "- debug: {}\n"),
+    ];
+    write_files(dir.path(), &files);
+    let role = dir.path().join("overlay/main");
+    let found: Vec<String> = names(&role)
+        .into_iter()
+        .filter(|name| !name.ends_with('s') && !name.ends_with("meta"))
+        .collect();
+    let wanted = [
+        "../../basefs/beside/tasks/main.yml",
+        "../../basefs/common/tasks/main.yml",
+        "../../basefs/handler/tasks/main.yml",
+        "../by_block/tasks/main.yml",
+        "../by_line/tasks/main.yml",
+        "../by_name/defaults/main.yml",
+        "files/x",
+        "handlers/main.yml",
+        "meta/main.yml",
+        "tasks/main.yml",
+    ];
+    assert_eq!(found, wanted);
+}
+
+/// Roles share files by links. One of the links leads to a parent folder.
+#[test]
+fn inputs_of_a_role_include_link_targets() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [("roles/main/tasks/main.yml", ""), ("shared/files/a", "1"), ("shared/b", "1")];
+    write_files(dir.path(), &files);
+    let role = dir.path().join("roles/main");
+    symlink("../../shared/files", role.join("files")).unwrap();
+    symlink("../../shared/b", role.join("b")).unwrap();
+    symlink("..", dir.path().join("shared/files/loop")).unwrap();
+    symlink("/nowhere", role.join("dangling")).unwrap();
+    let mut before = inputs(&role);
+    for name in ["shared/files/a", "shared/b"] {
+        fs::write(dir.path().join(name), "2").unwrap();
+        let now = inputs(&role);
+        assert_ne!(now, before, "{name}");
+        before = now;
+    }
+}
+
+/// If a name depends on variables or a file cannot be parsed, all roles count: a needless build is
+/// better than a missing one.
+#[test]
+fn unknown_role_name_includes_all_roles() {
+    for task in [
+        "- include_role: {name: \"{{ kind }}\"}\n",
+        "- include_role: {name: \"{{ item }}\"}\n  vars: {x: !unsafe y}\n",
+        "- action: include_role name=other\n",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write_files(
+            dir.path(),
+            &[
+                ("overlay/main/tasks/main.yml", task),
+                ("overlay/other/tasks/main.yml", "- debug: {}\n"),
+                ("basefs/another/tasks/main.yml", "- debug: {}\n"),
+                ("overlay/no_role/x", ""),
+            ],
+        );
+        let names = names(&dir.path().join("overlay/main"));
+        let has = |name: &str| names.iter().any(|n| n == name);
+        assert!(has("../other/tasks/main.yml"), "{task}: {names:?}");
+        assert!(has("../../basefs/another/tasks/main.yml"), "{task}: {names:?}");
+        assert!(!has("../no_role/x"), "{task}");
+    }
+}
+
+/// A file has the same name for all kinds of steps, and non-empty folders are not inputs.
+#[test]
+fn input_names_do_not_depend_on_the_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [("debs/a.deb", ""), ("files/etc/a", ""), ("script", ""), ("files/b/.gitkeep", "")];
+    write_files(dir.path(), &files);
+    let names_of = |yaml: &str| {
+        write_files(dir.path(), &[("provisioner.yml", yaml)]);
+        names(dir.path())
+    };
+    let steps = "packages: [./debs/a.deb]\nfiles: files\n";
+    let named = names_of(&format!("{steps}scripts: [script]\n"));
+    assert_eq!(names_of("scripts: [{path: script, outside: true}]\n"), named);
+    assert_eq!(names_of(&format!("{steps}scripts: [\"{{{{ 'script' }}}}\"]\n")), named);
+    let wanted =
+        ["debs/a.deb", "files/b (an empty folder)", "files/etc/a", "provisioner.yml", "script"];
+    assert_eq!(named, wanted);
+}
+
+/// Tests every way in which a role can name a file outside its folder.
+#[test]
+fn inputs_of_a_role_include_files_outside_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = r#"
+- include_tasks: ../../../common/tasks/x.yml
+- include_vars: {file: "{{ role_path }}/../../shared/vars.yml"}
+- copy: src=../../../shared/with_equals dest=/etc/x
+- copy: {src: ../../../shared/folder/, dest: /srv}
+- template: {src: '../../../shared/t.j2', dest: /etc/t}
+- vars: {x: !unsafe "a file with tags"}
+# - copy: {src: ../../../shared/comment, dest: /srv}
+- shell: cd ../.. && ls ../../../shared/unread.d
+  args: {chdir: ../..}
+"#;
+    let files = [
+        ("roles/overlay/main/tasks/main.yml", tasks),
+        ("roles/common/tasks/x.yml", "- import_tasks: ../more/y.yml\n"),
+        ("roles/common/more/y.yml", "- include_role: {name: overlay/other}\n"),
+        ("roles/overlay/other/tasks/main.yml", "- debug: {}\n"),
+        ("roles/shared/vars.yml", ""),
+        ("roles/shared/with_equals", ""),
+        ("roles/shared/folder/a", ""),
+        ("roles/shared/t.j2", ""),
+        ("roles/shared/comment", ""),
+        ("roles/overlay/unused/x", ""),
+    ];
+    write_files(dir.path(), &files);
+    let wanted = [
+        "../../common/more/y.yml",
+        "../../common/tasks/x.yml",
+        "../../overlay/other/tasks/main.yml",
+        "../../shared/folder/a",
+        "../../shared/t.j2",
+        "../../shared/vars.yml",
+        "../../shared/with_equals",
+        "tasks/main.yml",
+    ];
+    assert_eq!(names(&dir.path().join("roles/overlay/main")), wanted);
+}

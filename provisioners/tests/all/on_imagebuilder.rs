@@ -1,0 +1,285 @@
+//! Imports of on-imagebuilder trees.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{chain, write_files};
+use provisioners::image::{Format, Root, Source};
+use provisioners::on_imagebuilder::{Imported, import};
+use provisioners::project::Member;
+use provisioners::{FILE_NAME, Project};
+
+const TASKS: &str = "- command: touch /srv/x\n";
+
+/// A tree like the original: two bases, overlays, an initrd, and variables of the wrapper
+/// playbooks.
+const TREE: &[(&str, &str)] = &[
+    (
+        "hosts",
+        "[build_local]\nlocalhost ansible_connection=local\n\n[on_imagebuild:vars]\n\
+         # where\nbuild_artifact_path=/srv/builds\noverlayfs_build_root=/tmp/overlay\n\
+         overlayfs_lower_dir=/tmp/lower\n",
+    ),
+    (
+        "group_vars/on_imagebuild",
+        "apt_server: cache:3142\ndebootstrap_release: bookworm\ndebootstrap_arch: amd64\n\
+         debootstrap_apt_server: http://{{ apt_server }}/debian\n\
+         debootstrap_variant: \"--variant=minbase\"\nkernel_version: 6.1.0-28\n\
+         ansible_dependencies: \"python,python-apt\"\n\
+         basefs_image_name: \"base.{{ debootstrap_release }}.squashfs.img\"\n\
+         repositories:\n  - {dest: /etc/apt/sources.list, line: \"deb http://{{ apt_server }}/debian x main\"}\n\
+         wants_docs: no\nfile_mode: 0640\n",
+    ),
+    ("vars/basefs.yml", "provisioner: roles/basefs/root\nbuild_root: '{{ basefs_build_root }}'\n"),
+    (
+        "vars/basefs-full.yml",
+        "provisioner: roles/basefs/root\nbasefs_image_name: full.squashfs.img\n\
+         debootstrap_variant: \" \"\n",
+    ),
+    (
+        "vars/discovery.yml",
+        "provisioner: roles/overlay/discovery\noverlayfs_archive_name: discovery.overlay.cpio\n",
+    ),
+    (
+        "vars/oem/raid.yml",
+        "# provisioner: roles/oem/overlay/raid\nbasefs_image_name: full.squashfs.img\ntools: yes\n",
+    ),
+    ("vars/flash.yml", "device: 5\n"),
+    (
+        "vars/initrd.yml",
+        "provisioner: roles/initrd/own\ninitrd_kernel_version: '{{ kernel_version }}'\n",
+    ),
+    ("vars/syslinux.yml", "gittag: syslinux-4.04\n"),
+    ("vars/lost.yml", "provisioner: roles/overlay/lost\n"),
+    (
+        "build.sh",
+        "#!/bin/sh\nansible-playbook -i hosts common/overlay_wrapper.yml \\\n  -e \"config_file=vars/flash.yml \\\n  provisioner=roles/overlay/flash\"\n",
+    ),
+    ("roles/basefs/root/tasks/main.yml", TASKS),
+    (
+        "roles/overlay/discovery/tasks/main.yml",
+        "- local_action: command touch {{ overlayfs_build_root }}/x\n",
+    ),
+    ("roles/oem/overlay/raid/tasks/main.yml", "- {command: \"true\", sudo: yes}\n"),
+    ("roles/overlay/flash/tasks/main.yml", TASKS),
+    (
+        "roles/initrd/own/tasks/main.yml",
+        "- command: apt-get install -y linux-image-{{ initrd_kernel_version }}\n",
+    ),
+    ("common/tasks/clean_fs.yml", TASKS),
+];
+
+fn tree(more: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), TREE);
+    write_files(dir.path(), more);
+    dir
+}
+
+fn imported(folder: &Path, base: Option<&str>) -> (Imported, Project) {
+    let imported = import(folder, base).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    fs::write(folder.join("overcoat.yml"), &imported.text).unwrap();
+    let project = Project::load(&folder.join("overcoat.yml"));
+    let project = project.unwrap_or_else(|e| panic!("{}\n{}", chain(&e), imported.text));
+    (imported, project)
+}
+
+fn member<'a>(project: &'a Project, name: &str) -> &'a Member {
+    &project.images()[project.find(name).unwrap()]
+}
+
+fn names<'a>(project: &'a Project, places: &[usize]) -> Vec<&'a str> {
+    places.iter().map(|index| project.images()[*index].name.as_str()).collect()
+}
+
+fn output(member: &Member) -> (&str, Format) {
+    let (path, format) = &member.image.outputs[0];
+    (path.to_str().unwrap(), *format)
+}
+
+fn notes(imported: &Imported) -> Vec<String> {
+    imported.notes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn tree_becomes_a_valid_project() {
+    let dir = tree(&[]);
+    let (imported, project) = imported(dir.path(), None);
+    let kinds: Vec<_> = project.images().iter().map(|m| (m.name.as_str(), m.kind())).collect();
+    let wanted = [
+        ("basefs", "base"),
+        ("basefs-full", "base"),
+        ("discovery", "overlay"),
+        ("flash", "overlay"),
+        ("raid", "overlay"),
+        ("initrd", "initrd"),
+    ];
+    assert_eq!(kinds, wanted);
+    assert_eq!(imported.images, wanted.map(|(name, _)| name));
+    assert_eq!(project.output, Path::new("/srv/builds"));
+    let base = |name: &str| match &member(&project, name).image.source {
+        Source::Base(Root::Debian(debian)) => debian.clone(),
+        other => panic!("{other:?}"),
+    };
+    let small = base("basefs");
+    assert_eq!(small.release, "bookworm");
+    assert_eq!(small.mirrors, ["http://cache:3142/debian"]);
+    assert_eq!(small.architecture.as_deref(), Some("amd64"));
+    assert_eq!(
+        (small.variant.as_str(), base("basefs-full").variant.as_str()),
+        ("minbase", "important")
+    );
+    assert_eq!(small.packages, ["python3", "python3-apt"]);
+    assert_eq!(
+        output(member(&project, "basefs")),
+        ("/srv/builds/base.bookworm.squashfs.img", Format::Squashfs)
+    );
+    assert_eq!(
+        output(member(&project, "discovery")),
+        ("/srv/builds/discovery.overlay.cpio.gz", Format::CpioGz)
+    );
+    assert_eq!(output(member(&project, "flash")), ("/srv/builds/flash.cpio.gz", Format::CpioGz));
+    // The base is selected by the name of its image.
+    for (name, base) in [("discovery", "basefs"), ("raid", "basefs-full"), ("initrd", "basefs")] {
+        assert_eq!(names(&project, &member(&project, name).needs), [base], "{name}");
+    }
+    let Source::Initrd { yields, .. } = &member(&project, "initrd").image.source else { panic!() };
+    let yields: Vec<_> = yields.iter().map(|y| (y.name.as_str(), y.pattern.as_str())).collect();
+    let wanted = [
+        ("vmlinuz-6.1.0-28", "/boot/vmlinuz-6.1.0-28"),
+        ("initrd.img-6.1.0-28", "/boot/initrd.img-6.1.0-28"),
+    ];
+    assert_eq!(yields, wanted);
+    let provisioners = |name: &str| -> Vec<String> {
+        member(&project, name).image.provisioners.iter().map(|p| p.name()).collect()
+    };
+    assert_eq!(provisioners("raid"), ["raid"]);
+    assert_eq!(provisioners("initrd"), ["own", "initrd"]);
+}
+
+#[test]
+fn variables_have_the_same_values_as_in_ansible() {
+    let dir = tree(&[]);
+    let (imported, project) = imported(dir.path(), None);
+    let inputs = member(&project, "raid").image.inputs().unwrap();
+    let value =
+        |name: &str| inputs.get(&format!("variable {name}")).map(|text| text.trim_matches('"'));
+    assert_eq!(value("wants_docs"), Some("false"));
+    assert_eq!(value("file_mode"), Some("416"));
+    assert_eq!(value("tools"), Some("true"));
+    assert_eq!(value("kernel_version"), Some("6.1.0-28"));
+    let line =
+        r#"[{"dest":"/etc/apt/sources.list","line":"deb http://{{ apt_server }}/debian x main"}]"#;
+    assert_eq!(value("repositories"), Some(line));
+    // Converted to a setting, but also kept because a role uses it.
+    assert_eq!(value("apt_server"), Some("cache:3142"));
+    assert_eq!(value("overlayfs_build_root"), Some("{{ build_root }}"));
+    for gone in ["overlayfs_lower_dir", "build_artifact_path", "ansible_dependencies"] {
+        assert_eq!(value(gone), None, "{gone}");
+        assert!(imported.text.contains(gone), "{gone}");
+    }
+    // A variable of the image.
+    assert_eq!(value("basefs_image_name"), Some("full.squashfs.img"));
+}
+
+#[test]
+fn omitted_files_and_obsolete_syntax_are_noted() {
+    let dir = tree(&[
+        ("group_vars/secret.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n"),
+        ("roles/overlay/flash/vars/main.yml", "own: 1\ndevice: 6\n"),
+    ]);
+    let (imported, _) = imported(dir.path(), None);
+    assert_eq!(
+        notes(&imported),
+        [
+            "group_vars/secret.yml: left out: it is encrypted; copy its variables to `variables` of \
+             the project, or read it in a role",
+            "roles/oem/overlay/raid/tasks/main.yml:1: `sudo` was removed from Ansible: write \
+             `become: true`",
+            "roles/overlay/flash/vars/main.yml:2: `device` is also in vars/flash.yml, which takes \
+             precedence here: remove it from one of them",
+            "vars/lost.yml: left out: its provisioner roles/overlay/lost has no tasks/main.yml",
+            "vars/syslinux.yml: left out: it names no provisioner; write `provisioner: \
+             roles/overlay/NAME`",
+        ]
+    );
+}
+
+#[test]
+fn existing_base_replaces_bases_of_the_tree() {
+    let dir = tree(&[]);
+    let (imported, project) = imported(dir.path(), Some("../base.squashfs"));
+    assert_eq!(imported.images, ["discovery", "flash", "raid", "initrd"]);
+    for member in project.images() {
+        let layers = member.image.source.layers().unwrap().paths();
+        assert_eq!(layers, [dir.path().join("../base.squashfs")]);
+    }
+    assert!(
+        notes(&imported)
+            .contains(&"vars/basefs.yml: left out: ../base.squashfs is the base".into())
+    );
+}
+
+#[test]
+fn tree_without_base_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(
+        dir.path(),
+        &[
+            ("vars/a.yml", "provisioner: roles/overlay/a\n"),
+            ("vars/a.yaml", "provisioner: roles/overlay/a\n"),
+            ("vars/x/a.yml", "provisioner: roles/overlay/a\n"),
+            ("roles/overlay/a/tasks/main.yml", TASKS),
+        ],
+    );
+    let (imported, project) = imported(dir.path(), None);
+    assert_eq!(imported.images, ["a", "a-2", "x-a"]);
+    assert_eq!(project.output, dir.path().join("build"));
+    let note = "the tree has no base for it: write its path as `base`, or use the option --base of \
+                import";
+    let files = ["vars/a.yaml", "vars/a.yml", "vars/x/a.yml"];
+    assert_eq!(notes(&imported), files.map(|file| format!("{file}: {note}")));
+}
+
+#[test]
+fn outputs_of_images_get_unique_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let role = |name: &str| (format!("roles/{name}/r/tasks/main.yml"), "- command: mkinitramfs\n");
+    let roles = [role("basefs"), role("overlay"), role("initrd")];
+    let mut files: Vec<(&str, &str)> = roles.iter().map(|(p, t)| (p.as_str(), *t)).collect();
+    files.extend([
+        ("group_vars/all.yml", "basefs_image_name: x.img\noverlayfs_archive_name: y\n"),
+        ("vars/b1.yml", "provisioner: roles/basefs/r\n"),
+        ("vars/b2.yml", "provisioner: roles/basefs/r\n"),
+        ("vars/o1.yml", "provisioner: roles/overlay/r\n"),
+        ("vars/o2.yml", "provisioner: roles/overlay/r\n"),
+        ("vars/i1.yml", "provisioner: roles/initrd/r\n"),
+        ("vars/i2.yml", "provisioner: roles/initrd/r\n"),
+    ]);
+    write_files(dir.path(), &files);
+    let (imported, project) = imported(dir.path(), None);
+    assert_eq!(imported.images, ["b1", "b2", "o1", "o2", "i1", "i2"]);
+    // No library:initrd is added to a role that creates an initrd.
+    assert_eq!(member(&project, "i1").image.provisioners.len(), 1);
+    assert!(imported.text.contains("release: bookworm"), "{}", imported.text);
+}
+
+#[test]
+fn folder_that_is_not_a_tree_is_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |folder: &Path| chain(&import(folder, None).expect_err("not a tree"));
+    assert!(error(dir.path()).contains("it lacks the folder roles/"), "{}", error(dir.path()));
+    write_files(dir.path(), &[("roles/overlay/a/tasks/main.yml", TASKS), ("vars/a.yml", "x: 1\n")]);
+    let text = error(dir.path());
+    assert!(text.contains("vars/a.yml: left out: it names no provisioner"), "{text}");
+    write_files(
+        dir.path(),
+        &[("vars/a.yml", "provisioner: roles/overlay/a\n"), ("group_vars/all", "a: 1\na: 2\n")],
+    );
+    let text = error(dir.path());
+    assert!(
+        text.contains("group_vars/all:2:1: a: duplicate key; the first is on line 1"),
+        "{text}"
+    );
+    assert!(!dir.path().join(FILE_NAME).exists());
+}
