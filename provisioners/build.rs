@@ -14,7 +14,7 @@ fn main() {
     fs::write(variable("OUT_DIR").join("library.rs"), table).expect("cannot write to OUT_DIR");
 }
 
-/// Returns the table of all folders in `library` as a Rust expression. It is empty if `library`
+/// Returns the table of all directories in `library` as a Rust expression. It is empty if `library`
 /// does not exist.
 pub(crate) fn table(library: &Path) -> io::Result<String> {
     let mut text = String::from("&[\n");

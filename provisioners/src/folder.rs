@@ -1,6 +1,6 @@
-//! The folder of a provisioner: on the host, or in the library compiled into the program.
+//! The directory of a provisioner: on the host, or in the library compiled into the program.
 //!
-//! Paths are relative to the folder. [`Folder::display_path`] returns the form for messages:
+//! Paths are relative to the directory. [`Folder::display_path`] returns the form for messages:
 //! `roles/discovery/files/etc/x`, or `library:discovery/files/etc/x`.
 
 use std::borrow::Cow;
@@ -20,14 +20,14 @@ use crate::error::StepError;
 use crate::library_files::{self, LIBRARY_PREFIX, LibraryContent, LibraryEntry, LibraryFolder};
 use crate::machine::Time;
 
-/// Name of the file that makes a folder a provisioner.
+/// Name of the file that makes a directory a provisioner.
 pub const FILE_NAME: &str = "provisioner.yml";
 
 /// Modification time of the library's files: 2026-01-01. The times of the source files differ
 /// between checkouts, so the program contains none of them.
 const LIBRARY_TIME: Time = Time { seconds: 1_767_225_600, nanoseconds: 0 };
 
-/// A folder that holds a provisioner.
+/// A directory that holds a provisioner.
 #[derive(Debug, Clone)]
 pub struct Folder(FolderLocation);
 
@@ -37,10 +37,10 @@ enum FolderLocation {
     Library(&'static LibraryFolder),
 }
 
-/// An object in a folder.
+/// An object in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FolderItem {
-    /// Path relative to the provisioner's folder.
+    /// Path relative to the provisioner's directory.
     pub(crate) path: PathBuf,
     pub(crate) kind: FolderItemKind,
     pub(crate) mtime: Time,
@@ -113,7 +113,7 @@ impl fmt::Display for Digest {
 }
 
 impl Folder {
-    /// Creates a folder of the host. Does not check that it exists.
+    /// Creates a directory of the host. Does not check that it exists.
     pub fn from_host(path: impl Into<PathBuf>) -> Self {
         Self(FolderLocation::Host(path.into()))
     }
@@ -122,8 +122,8 @@ impl Folder {
         Self(FolderLocation::Library(folder))
     }
 
-    /// Returns the folder for a `name` in a configuration file: `library:NAME`, or a path relative
-    /// to the folder of that file. Does not check that a folder of the host exists.
+    /// Returns the directory for a `name` in a configuration file: `library:NAME`, or a path
+    /// relative to the directory of that file. Does not check that a directory of the host exists.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl Folder {
         }
     }
 
-    /// Returns the path on the host; `None` for a folder of the library.
+    /// Returns the path on the host; `None` for a directory of the library.
     pub fn host_path(&self) -> Option<&Path> {
         match &self.0 {
             FolderLocation::Host(path) => Some(path),
@@ -146,12 +146,13 @@ impl Folder {
         }
     }
 
-    /// Returns whether the folder is a provisioner: has a `provisioner.yml`, or is an Ansible role.
+    /// Returns whether the directory is a provisioner: has a `provisioner.yml`, or is an Ansible
+    /// role.
     pub fn is_provisioner(&self) -> bool {
         self.is_file(Path::new(FILE_NAME)) || self.host_path().is_some_and(is_role)
     }
 
-    /// Returns the name of the folder, without its parents.
+    /// Returns the name of the directory, without its parents.
     pub fn name(&self) -> String {
         match &self.0 {
             FolderLocation::Host(path) => {
@@ -278,7 +279,7 @@ impl Folder {
     }
 }
 
-/// The path of the folder, or `library:NAME`.
+/// The path of the directory, or `library:NAME`.
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

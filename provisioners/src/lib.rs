@@ -1,7 +1,7 @@
-//! Provisioners: folders that describe changes to an image.
+//! Provisioners: directories that describe changes to an image.
 //!
-//! A [`Provisioner`] is read from a folder. A [`Plan`] combines provisioners with the variables of
-//! an image into steps, and [`Plan::run`] runs these on a [`Machine`]: a root whose files can be
+//! A [`Provisioner`] is read from a directory. A [`Plan`] combines provisioners with the variables
+//! of an image into steps, and [`Plan::run`] runs these on a [`Machine`]: a root whose files can be
 //! changed and in which commands can run. The crate does not depend on how that root is
 //! implemented.
 //!
@@ -16,13 +16,13 @@
 //! use provisioners::{Plan, Provisioner};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let folder = tempfile::tempdir()?;
+//! let directory = tempfile::tempdir()?;
 //! std::fs::write(
-//!     folder.path().join("provisioner.yml"),
+//!     directory.path().join("provisioner.yml"),
 //!     "packages: [lldpd, ethtool]\nservices: {enable: [lldpd]}\ncleanup: {all: false}\n",
 //! )?;
 //!
-//! let provisioner = Provisioner::load(folder.path())?;
+//! let provisioner = Provisioner::load(directory.path())?;
 //! let plan = Plan::new(&[provisioner])?;
 //! let names: Vec<&str> = plan.steps().map(|step| step.name.as_str()).collect();
 //! assert_eq!(names, ["packages (2)", "services"]);

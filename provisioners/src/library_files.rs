@@ -8,16 +8,16 @@ pub(crate) const LIBRARY_PREFIX: &str = "library:";
 /// A provisioner of the library.
 #[derive(Debug)]
 pub(crate) struct LibraryFolder {
-    /// Name of the folder.
+    /// Name of the directory.
     pub(crate) name: &'static str,
-    /// All objects in the folder, ordered by name, each directory before its content.
+    /// All objects in the directory, ordered by name, each directory before its content.
     pub(crate) entries: &'static [LibraryEntry],
 }
 
 /// A file, directory or link of a library provisioner.
 #[derive(Debug)]
 pub(crate) struct LibraryEntry {
-    /// Path relative to the provisioner's folder.
+    /// Path relative to the provisioner's directory.
     pub(crate) path: &'static str,
     pub(crate) content: LibraryContent,
 }
@@ -32,7 +32,7 @@ pub(crate) enum LibraryContent {
 
 static FOLDERS: &[LibraryFolder] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
 
-/// Returns the folders of the library, ordered by name.
+/// Returns the directories of the library, ordered by name.
 pub(crate) fn folders() -> &'static [LibraryFolder] {
     FOLDERS
 }

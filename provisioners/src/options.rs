@@ -10,7 +10,7 @@ pub struct Options {
     pub source_date_epoch: Option<i64>,
     /// The file to which the caller writes the log. It is named in the message of a failed step.
     pub log_file: Option<PathBuf>,
-    /// The folder of artifacts, for Ansible roles that write some themselves.
+    /// The directory of artifacts, for Ansible roles that write some themselves.
     pub artifacts: Option<PathBuf>,
     /// Additional arguments of `ansible-playbook`, such as `--tags` or `--check`.
     pub ansible: Vec<OsString>,

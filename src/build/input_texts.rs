@@ -21,8 +21,8 @@ pub struct InputTexts {
 }
 
 impl InputTexts {
-    /// Creates the texts in `paths`, which are files and folders with their files, and in `words`,
-    /// such as those of a command line.
+    /// Creates the texts in `paths`, which are files and directories with their files, and in
+    /// `words`, such as those of a command line.
     pub fn new(paths: Vec<PathBuf>, words: Vec<Vec<u8>>) -> Self {
         InputTexts { paths, words }
     }

@@ -19,7 +19,7 @@ const SCHEMA: u32 = 2;
 /// Input key of command line options in records of version 1; `command_line` since version 2.
 const COMMAND_LINE_KEY_V1: &str = "the command line";
 
-/// The folder for records, within the artifact folder.
+/// The directory for records, within the artifact directory.
 const FOLDER: &str = ".overcoat";
 
 /// The record of an image's last build.
@@ -48,7 +48,7 @@ pub struct LayerRecord {
 /// An output file of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputRecord {
-    /// The path, relative to the artifact folder.
+    /// The path, relative to the artifact directory.
     pub file: PathBuf,
     /// The SHA-256 of the content.
     pub sha256: String,
@@ -78,7 +78,7 @@ pub enum RecordError {
         /// The reason.
         source: io::Error,
     },
-    /// Another process is building in this folder.
+    /// Another process is building in this directory.
     #[error("another `overcoat build` is running in {}: wait until it has finished", .0.display())]
     Busy(PathBuf),
     /// The record cannot be written.
@@ -122,7 +122,7 @@ impl Record {
     }
 }
 
-/// The build records of one artifact folder.
+/// The build records of one artifact directory.
 #[derive(Debug)]
 pub struct Records {
     artifacts: PathBuf,
@@ -133,16 +133,17 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens the records in the folder `artifacts`. With `builds`, creates the folder and locks it
-    /// against other builds.
+    /// Opens the records in the directory `artifacts`. With `builds`, creates the directory and
+    /// locks it against other builds.
     ///
     /// # Errors
-    /// Fails if the folder cannot be written, or another process is building in it.
+    /// Fails if the directory cannot be written, or another process is building in it.
     pub fn open(artifacts: &Path, builds: bool) -> Result<Self, RecordError> {
         let folder = artifacts.join(FOLDER);
         let mut lock = None;
         if builds {
-            fs::create_dir_all(&folder).map_err(RecordError::io("create the folder", &folder))?;
+            fs::create_dir_all(&folder)
+                .map_err(RecordError::io("create the directory", &folder))?;
             let path = folder.join("lock");
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(RecordError::io("open", &path))?;

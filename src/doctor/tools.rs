@@ -97,7 +97,7 @@ impl Ansible {
         let spawn = |program: &str, arguments: &[&str]| {
             let mut command = Command::new(program);
             command.args(arguments).env("LC_ALL", "C.UTF-8").env("ANSIBLE_NOCOLOR", "1");
-            // As in a build, Ansible has no home folder and must not create one.
+            // As in a build, Ansible has no home directory and must not create one.
             command.env("ANSIBLE_HOME", "/dev/null/none");
             command.env("ANSIBLE_LOCAL_TEMP", std::env::temp_dir());
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()

@@ -389,8 +389,8 @@ impl Filesystem for Adapter {
             entry => self.reply_entry(reply, &entry));
     }
 
-    // `O_TMPFILE` has no method here: fuser does not decode `FUSE_TMPFILE`, so that the kernel fails
-    // with `EOPNOTSUPP`.
+    // `O_TMPFILE` has no method here: fuser does not decode `FUSE_TMPFILE`, so that the kernel
+    // fails with `EOPNOTSUPP`.
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         reply.error(Errno::ENOSYS);
     }

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Request data is never part of a path: all paths are known before the first request.
 //! - An [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the
-//!   file's [`FileStamp`] is. The stamp is checked at each request, and again on the opened file before
-//!   any byte is sent, so the sent bytes are those that the digest was computed from.
+//!   file's [`FileStamp`] is. The stamp is checked at each request, and again on the opened file
+//!   before any byte is sent, so the sent bytes are those that the digest was computed from.
 //! - A digest is computed once per content, by one thread, or taken from the build record. Other
 //!   requests wait for it; a client that disconnects does not cancel it.
 //! - A rebuilt file is a new file with the same name; responses in progress continue with the old
@@ -34,10 +34,11 @@ const KEEP_OPEN_FOR: Duration = Duration::from_secs(1);
 /// A file to serve, if it exists.
 #[derive(Debug)]
 pub(super) struct Artifact {
-    /// Path relative to the artifact folder.
+    /// Path relative to the artifact directory.
     pub(super) name: String,
     pub(super) path: PathBuf,
-    /// The artifact folder and the name of the image that makes the file: they locate its record.
+    /// The artifact directory and the name of the image that makes the file: they locate its
+    /// record.
     pub(super) of: (PathBuf, String),
     known: Mutex<Option<Arc<ArtifactVersion>>>,
     /// Held by the task that computes a digest.

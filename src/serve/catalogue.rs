@@ -42,7 +42,7 @@ pub(crate) enum CatalogueError {
 /// The served images and files.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
-    /// The project's title: the name of the folder with the project file.
+    /// The project's title: the name of the directory with the project file.
     pub(super) title: String,
     pub(super) images: Vec<ServedImage>,
     pub(super) files: Vec<Arc<Artifact>>,
@@ -146,7 +146,7 @@ impl Catalogue {
         for path in member.files() {
             let Some(name) = name_in(&project.output, &path) else {
                 tracing::warn!(
-                    "{} is outside of the artifact folder and is not served",
+                    "{} is outside of the artifact directory and is not served",
                     path.display()
                 );
                 continue;
@@ -284,7 +284,7 @@ pub(super) fn parameters(append: &str) -> Result<String, CatalogueError> {
     }
 }
 
-/// Returns the file's path relative to the artifact folder, if it is in there.
+/// Returns the file's path relative to the artifact directory, if it is in there.
 fn name_in(folder: &Path, file: &Path) -> Option<String> {
     let name = file.strip_prefix(folder).ok()?;
     let plain = name.components().all(|part| matches!(part, Component::Normal(_)));

@@ -1,8 +1,8 @@
 //! The program as its users run it: as root and unprivileged, on real images, from start to end.
 //!
-//! Most commands have a module of their name (`build`, `shell` and `umount` are tested in `project`,
-//! `run` and `mount`, `boot` in `tests/boot`); the other modules are named by their subject.
-//! `tests/set-up.sh` prepares what these tests need.
+//! Most commands have a module of their name (`build`, `shell` and `umount` are tested in
+//! `project`, `run` and `mount`, `boot` in `tests/boot`); the other modules are named by their
+//! subject. `tests/set-up.sh` prepares what these tests need.
 
 mod ansible;
 mod attributes;

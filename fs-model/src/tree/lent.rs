@@ -9,8 +9,8 @@
 //!   the content and attributes that were covered, before the change is made. If nothing was
 //!   covered, it becomes an empty file with the attributes of the lent file. A write at an offset,
 //!   and a size at or after the end of the lent lines, keep the lent content instead, because the
-//!   program has read that content and the offset refers to it. All links to a lent file become names of the image's
-//!   own file.
+//!   program has read that content and the offset refers to it. All links to a lent file become
+//!   names of the image's own file.
 //! - A change of mode, owner or times is also made to the covered file, and the loan continues. If
 //!   nothing is covered, a change of mode or owner ends the loan, but a change of times does so
 //!   only if they are set to the current time: programs set the times of all files that they find.

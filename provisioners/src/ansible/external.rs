@@ -1,4 +1,4 @@
-//! Finds files that a role uses from outside its folder, as in
+//! Finds files that a role uses from outside its directory, as in
 //! `include_tasks: ../../common/tasks/x.yml` or `copy: {src: ../../shared/motd}`.
 //!
 //! Any path with `..` in a role's files counts, if it exists where Ansible might search for it: a
@@ -12,18 +12,18 @@ use std::path::{Component, Path, PathBuf};
 use crate::config::ConfigError;
 use crate::folder::Folder;
 
-/// Folders of a role whose files are searched for paths, and to which paths may be relative.
+/// Directories of a role whose files are searched for paths, and to which paths may be relative.
 const ROLE_FOLDERS: [&str; 7] =
     ["tasks", "handlers", "vars", "defaults", "meta", "templates", "files"];
 
-/// The folder whose files are only copied, and not searched.
+/// The directory whose files are only copied, and not searched.
 const COPIED_FOLDER: &str = "files";
 
 /// Maximum size of a searched file, in bytes: hand-written files are smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Returns the files that `role` uses from outside its folder, and those that these use in turn, as
-/// canonical paths.
+/// Returns the files that `role` uses from outside its directory, and those that these use in turn,
+/// as canonical paths.
 pub(crate) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBuf>, ConfigError> {
     let canonical = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (first, own) = (canonical(first), canonical(role));
@@ -53,8 +53,8 @@ pub(crate) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBu
     Ok(found)
 }
 
-/// Returns whether a path is a file, or a folder of the project that does not contain the role. (A
-/// folder that contains it is not an input: `chdir: ../..`.)
+/// Returns whether a path is a file, or a directory of the project that does not contain the role.
+/// (A directory that contains it is not an input: `chdir: ../..`.)
 fn may_be_used(path: &Path, first: &Path) -> bool {
     let project = first.ancestors().nth(3).unwrap_or(first);
     path.is_file() || path.is_dir() && path.starts_with(project) && !first.starts_with(path)
@@ -85,7 +85,7 @@ fn paths_in(file: &Path, role: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Returns the path of `to` relative to the folder `from`. Both must be canonical.
+/// Returns the path of `to` relative to the directory `from`. Both must be canonical.
 pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
     let same = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(same).map(|_| Component::ParentDir);

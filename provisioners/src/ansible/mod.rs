@@ -1,4 +1,5 @@
-//! The layout of Ansible roles: which folders are roles, which other roles and files a role uses.
+//! The layout of Ansible roles: which directories are roles, which other roles and files a role
+//! uses.
 //!
 //! The step that runs a role is [`crate::steps::ansible`].
 

@@ -1,12 +1,12 @@
-//! Finds the folders of roles that a role names.
+//! Finds the directories of roles that a role names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::role::looks_like_role;
 
-/// Returns the folders in which roles named by the role in `folder` are searched: its parent, and
-/// the parent of that, in which projects of on-imagebuilder name roles by kind and name
+/// Returns the directories in which roles named by the role in `folder` are searched: its parent,
+/// and the parent of that, in which projects of on-imagebuilder name roles by kind and name
 /// (`basefs/common`).
 pub(crate) fn roles_path(folder: &Path) -> impl Iterator<Item = &Path> {
     let beside = folder.parent().unwrap_or(folder);
@@ -21,9 +21,9 @@ pub(crate) enum RoleName {
     Any,
 }
 
-/// Returns the folders of the roles that `by` refers to as `name`, each with the prefix for the
-/// input names of its files. Ansible searches its roles path, then the folder of the role itself.
-/// A role in neither is installed on the host and not an input.
+/// Returns the directories of the roles that `by` refers to as `name`, each with the prefix for the
+/// input names of its files. Ansible searches its roles path, then the directory of the role
+/// itself. A role in neither is installed on the host and not an input.
 pub(crate) fn resolve(first: &Path, by: (&Path, &str), name: &RoleName) -> Vec<(PathBuf, String)> {
     let beside = by.1.trim_end_matches('/').rsplit_once('/').map_or("../", |(up, _)| up);
     let beside = (by.0.parent().unwrap_or(by.0), format!("{}/", beside.trim_end_matches('/')));
@@ -54,7 +54,7 @@ pub(crate) fn resolve(first: &Path, by: (&Path, &str), name: &RoleName) -> Vec<(
     }
 }
 
-/// Returns the folders in a folder, ordered by name.
+/// Returns the directories in a directory, ordered by name.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut folders: Vec<_> = entries.map(|e| e.path()).filter(|path| path.is_dir()).collect();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// A folder with one of these files is an Ansible role.
+/// A directory with one of these files is an Ansible role.
 const TASK_FILES: [&str; 3] = ["tasks/main.yml", "tasks/main.yaml", "tasks/main"];
 
 /// Returns whether `folder` is an Ansible role.

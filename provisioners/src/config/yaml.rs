@@ -113,7 +113,7 @@ impl YamlDocument {
         Ok(Self { source: Arc::clone(&source), root })
     }
 
-    /// Returns the folder of the file. Paths in the file are relative to it.
+    /// Returns the directory of the file. Paths in the file are relative to it.
     pub(crate) fn folder(&self) -> &Path {
         match self.source.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,

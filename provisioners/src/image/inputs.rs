@@ -61,7 +61,7 @@ impl Image {
         }
         for (index, provisioner) in provisioners.iter().enumerate() {
             let name = provisioner.name();
-            // Provisioners of different folders may have the same name: `a/common`, `b/common`.
+            // Provisioners of different directories may have the same name: `a/common`, `b/common`.
             let before = provisioners[..index].iter().filter(|other| other.name() == name).count();
             let name = match before {
                 0 => name.to_owned(),
@@ -74,7 +74,8 @@ impl Image {
         Ok(parts)
     }
 
-    /// Returns a path relative to the folder of the image file, if the path is below that folder.
+    /// Returns a path relative to the directory of the image file, if the path is below that
+    /// directory.
     fn relative(&self, path: &Path) -> String {
         let folder = self.file.parent().unwrap_or(Path::new(""));
         path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned()

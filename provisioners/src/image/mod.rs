@@ -1,7 +1,7 @@
 //! Image files, which `overcoat build FILE` and `overcoat base` read, and the images of a project.
 //!
-//! Paths in an image file are relative to its folder. Options of the command line take precedence
-//! over its settings.
+//! Paths in an image file are relative to its directory. Options of the command line take
+//! precedence over its settings.
 
 mod archive;
 mod check;
@@ -58,7 +58,7 @@ pub struct Image {
     pub source_date_epoch: Option<i64>,
     /// Settings of `overcoat check`.
     pub check: CheckSettings,
-    /// Folders of provisioners, in the order in which they run.
+    /// Directories of provisioners, in the order in which they run.
     pub provisioners: Vec<Folder>,
     variables: DeclaredVariables,
     cleanup: CleanupSettings,
@@ -180,14 +180,16 @@ fn provisioners(node: Option<&YamlNode>, folder: &Path) -> Result<Vec<Folder>, B
     let Some(node) = node else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for node in node.list()? {
-        let name = node.text("the path of a provisioner's folder")?;
+        let name = node.text("the path of a provisioner's directory")?;
         let named = Folder::named(name, folder)
             .map_err(|error| node.mistake_with_help(error.problem, error.help))?;
         if !named.is_provisioner() {
             let problem = if folder.join(name).is_dir() {
-                format!("the folder `{name}` has neither {FILE_NAME} nor tasks of an Ansible role")
+                format!(
+                    "the directory `{name}` has neither {FILE_NAME} nor tasks of an Ansible role"
+                )
             } else {
-                format!("there is no folder `{name}` in {}", folder.display())
+                format!("there is no directory `{name}` in {}", folder.display())
             };
             return Err(match nearest_provisioner(folder, name) {
                 Some(near) => node.mistake_with_help(problem, format!("did you mean `{near}`?")),
@@ -199,7 +201,7 @@ fn provisioners(node: Option<&YamlNode>, folder: &Path) -> Result<Vec<Folder>, B
     Ok(found)
 }
 
-/// Returns the provisioner with the most similar name in the folder of a missing one.
+/// Returns the provisioner with the most similar name in the directory of a missing one.
 fn nearest_provisioner(folder: &Path, name: &str) -> Option<String> {
     let (above, last) = name.rsplit_once('/').map_or(("", name), |(above, last)| (above, last));
     let names: Vec<String> = std::fs::read_dir(folder.join(above))

@@ -11,7 +11,7 @@ use crate::config::{Fields, YamlNode};
 
 /// The file that an image is read from: its own, or a project file.
 pub(crate) struct ImageContext<'a> {
-    /// The folder that paths are relative to.
+    /// The directory that paths are relative to.
     pub(crate) folder: &'a Path,
     /// Returns the file of the layer named by a node.
     pub(crate) layer: &'a dyn Fn(&YamlNode) -> Result<PathBuf, Box<Mistake>>,
@@ -64,7 +64,7 @@ impl CommonSettings {
 /// The settings of a project, which apply to all its images.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProjectSettings {
-    /// The folder for artifacts.
+    /// The directory for artifacts.
     pub(crate) output: PathBuf,
     pub(crate) archive: ArchiveSettings,
     pub(crate) settings: CommonSettings,

@@ -190,7 +190,7 @@ fn root(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Root, Box<Mis
 pub(super) fn missing_from(image: &YamlNode, folder: &Path) -> Option<Box<Mistake>> {
     let node = image.get("from")?;
     let name = node.text("the path of a root file system").ok()?;
-    let help = "write the path of a tar archive, folder or image, relative to this file";
+    let help = "write the path of a tar archive, directory or image, relative to this file";
     let mistake = || node.mistake_with_help(format!("`{name}` does not exist"), help);
     (!ImageLocation::of(&join(folder, name)).file.exists()).then(mistake)
 }
@@ -227,13 +227,13 @@ const DEFAULT_YIELDS: [(&str, &str); 2] =
 fn yields(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Vec<Yield>, Box<Mistake>> {
     let folder = match (context.project, fields.get("output")) {
         (Some(project), Some(node)) => {
-            project.globals.output.join(node.text("the path of a folder")?)
+            project.globals.output.join(node.text("the path of a directory")?)
         }
         (Some(project), None) => project.globals.output.clone(),
-        (None, Some(node)) => join(context.folder, node.text("the path of a folder")?),
+        (None, Some(node)) => join(context.folder, node.text("the path of a directory")?),
         (None, None) => {
-            let help = "an initrd image yields files: name the folder for them";
-            join(context.folder, fields.require("output", help)?.text("the path of a folder")?)
+            let help = "an initrd image yields files: name the directory for them";
+            join(context.folder, fields.require("output", help)?.text("the path of a directory")?)
         }
     };
     let file = |name: &str, pattern: &str| Yield {

@@ -1,5 +1,5 @@
-//! Converts a tree of RackHD's on-imagebuilder, a folder of Ansible roles, config files and wrapper
-//! playbooks, to a project file.
+//! Converts a tree of RackHD's on-imagebuilder, a directory of Ansible roles, config files and
+//! wrapper playbooks, to a project file.
 //!
 //! Invariants:
 //! - The tree is not changed: the result is the text of one file.
@@ -7,7 +7,7 @@
 //! - A [`Note`] reports everything that is left out, and everything that current versions of
 //!   Ansible reject.
 //!
-//! `tree` reads the folder, `settings` converts variables to settings of a project,
+//! `tree` reads the directory, `settings` converts variables to settings of a project,
 //! `project_writer` writes the project file, and `obsolete_syntax` searches the roles for obsolete
 //! syntax.
 
@@ -27,7 +27,7 @@ use crate::project::{FILE_NAME, Project};
 /// The result of an import.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// The text of the project file, for the tree's folder.
+    /// The text of the project file, for the tree's directory.
     pub text: String,
     /// The names of its images.
     pub images: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Imported {
 /// A note for the user about a file of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
-    /// The file, relative to the tree's folder.
+    /// The file, relative to the tree's directory.
     pub file: PathBuf,
     /// The line, from 1.
     pub line: Option<usize>,
@@ -70,10 +70,10 @@ impl fmt::Display for Note {
 /// A tree cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// A folder or file cannot be read.
+    /// A directory or file cannot be read.
     #[error("cannot read {path}", path = path.display())]
     Read {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -84,7 +84,7 @@ pub enum ImportError {
     /// The tree has nothing to import.
     #[error("{path} is not an on-imagebuilder tree: {problem}", path = path.display())]
     Nothing {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
         /// The missing part.
         problem: String,

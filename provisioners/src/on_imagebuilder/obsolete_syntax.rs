@@ -152,13 +152,13 @@ fn check_task(node: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
 
 /// Checks each line of a file, regardless of its structure.
 fn check_lines(text: &str, file: &Path, notes: &mut Vec<Note>) {
-    // The path from the role to the folder of the tree.
+    // The path from the role to the directory of the tree.
     let role = file.iter().take_while(|part| *part != "tasks" && *part != "handlers");
     let up = "/..".repeat(role.count());
     for (index, line) in text.lines().enumerate() {
         if line.contains("playbook_dir") && !line.trim_start().starts_with('#') {
             let text = format!(
-                "`playbook_dir` is not the folder of the wrapper playbooks here: write \
+                "`playbook_dir` is not the directory of the wrapper playbooks here: write \
                  `{{{{ role_path }}}}{up}/common`"
             );
             notes.push(Note { file: file.to_owned(), line: Some(index + 1), text });
@@ -221,7 +221,7 @@ mod tests {
             "main.yml:6: `action: command …` is obsolete: write `command: …`",
             "main.yml:7: the filter `result | failed` was removed: write `result is failed`",
             "main.yml:10: `state: installed` was removed: write `state: present`",
-            "main.yml:11: `playbook_dir` is not the folder of the wrapper playbooks here: write `{{ role_path }}/../../../common`",
+            "main.yml:11: `playbook_dir` is not the directory of the wrapper playbooks here: write `{{ role_path }}/../../../common`",
         ];
         assert_eq!(found, wanted);
     }

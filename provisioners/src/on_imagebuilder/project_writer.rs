@@ -137,7 +137,8 @@ impl Writer<'_> {
                 ));
             }
             None => {
-                settings.push(("output: build".to_owned(), "the folder for artifacts".to_owned()));
+                settings
+                    .push(("output: build".to_owned(), "the directory for artifacts".to_owned()));
             }
         }
         for (line, from) in settings {

@@ -12,7 +12,7 @@ use crate::config::{YamlNode, YamlValue};
 pub(super) struct Global {
     pub(super) name: String,
     pub(super) value: YamlNode,
-    /// The file that sets it, relative to the tree's folder.
+    /// The file that sets it, relative to the tree's directory.
     pub(super) file: PathBuf,
 }
 

@@ -26,10 +26,10 @@ pub(super) struct ImagebuilderTree {
 pub(super) struct Config {
     /// The name of the image.
     pub(super) name: String,
-    /// Path relative to the tree's folder.
+    /// Path relative to the tree's directory.
     pub(super) file: PathBuf,
     pub(super) kind: ConfigKind,
-    /// The folder of the provisioner, relative to the tree's.
+    /// The directory of the provisioner, relative to the tree's.
     pub(super) provisioner: String,
     /// Where the provisioner is named.
     pub(super) named_by: NamedBy,
@@ -49,7 +49,7 @@ pub(super) enum NamedBy {
     Comment,
 }
 
-/// The kind of an image, determined from the folder of its provisioner.
+/// The kind of an image, determined from the directory of its provisioner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ConfigKind {
     Base,
@@ -74,7 +74,7 @@ impl ImagebuilderTree {
             |problem: &str| ImportError::Nothing { path: folder.into(), problem: problem.into() };
         for (name, what) in [("roles", "the roles"), ("vars", "the config files")] {
             if !folder.join(name).is_dir() {
-                return Err(nothing(&format!("it lacks the folder {name}/ with {what}")));
+                return Err(nothing(&format!("it lacks the directory {name}/ with {what}")));
             }
         }
         let globals = globals(folder, notes)?;
@@ -90,7 +90,7 @@ impl ImagebuilderTree {
     }
 
     /// Returns the files of the roles of all images and of the roles that these name, relative to
-    /// the tree's folder.
+    /// the tree's directory.
     pub(super) fn role_files(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
         let mut found = BTreeSet::new();
         for config in &self.configs {
@@ -100,7 +100,7 @@ impl ImagebuilderTree {
     }
 
     /// Returns the files of the role of one image and of the roles that it names, relative to the
-    /// tree's folder.
+    /// tree's directory.
     pub(super) fn files_of(&self, config: &Config) -> Result<BTreeSet<PathBuf>, ImportError> {
         let role = Path::new(&config.provisioner);
         let provisioner = Provisioner::load(&self.folder.join(role))?;
@@ -216,7 +216,7 @@ fn config(
     };
     let (key, rest) = document.root.without("provisioner");
     let variables: Vec<(String, YamlNode)> = variables(&rest).collect();
-    let of_key = key.as_ref().and_then(|node| node.text("a folder").ok()).and_then(|text| {
+    let of_key = key.as_ref().and_then(|node| node.text("a directory").ok()).and_then(|text| {
         let scope = settings::TreeVariables::new(globals, &variables);
         scope.render(text).map(|text| (text, NamedBy::YamlKey))
     });
@@ -270,8 +270,8 @@ fn of_comment(text: &str) -> Option<(String, NamedBy)> {
     })
 }
 
-/// Names the images after their config files, with the folder where names would be equal. All names
-/// are unique.
+/// Names the images after their config files, with the directory where names would be equal. All
+/// names are unique.
 fn assign_names(configs: &mut [Config]) {
     let plain = |text: &str| -> String {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
@@ -353,12 +353,13 @@ pub(super) fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|e| e == "yml" || e == "yaml")
 }
 
-/// Returns all files below a folder of the tree, ordered by name, relative to the tree's folder.
+/// Returns all files below a directory of the tree, ordered by name, relative to the tree's
+/// directory.
 pub(super) fn files_below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let mut found = Vec::new();
     for path in list(&folder.join(inside))? {
         let inside = inside.join(path.file_name().unwrap_or_default());
-        // A link to a folder may be part of a cycle.
+        // A link to a directory may be part of a cycle.
         if path.is_dir() && !path.is_symlink() {
             found.extend(files_below(folder, &inside)?);
         } else if path.is_file() {

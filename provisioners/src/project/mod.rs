@@ -30,7 +30,7 @@ pub const FILE_NAME: &str = "overcoat.yml";
 pub struct Project {
     /// The file it was read from.
     pub file: PathBuf,
-    /// The folder for artifacts.
+    /// The directory for artifacts.
     pub output: PathBuf,
     /// The images, in the order of the file.
     images: Vec<Member>,
@@ -57,8 +57,8 @@ impl Project {
         Self::from_document(&YamlDocument::read(file)?)
     }
 
-    /// Parses the text of a project file. Paths in it are relative to the folder of `file`, which
-    /// need not exist.
+    /// Parses the text of a project file. Paths in it are relative to the directory of `file`,
+    /// which need not exist.
     ///
     /// # Errors
     ///

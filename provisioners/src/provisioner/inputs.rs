@@ -1,11 +1,11 @@
 //! The inputs of a provisioner: its files and their digests.
 //!
 //! - For a `provisioner.yml`: the files named by its steps. If a step names files by a template, or
-//!   a script runs outside and may use any file beside it: the whole folder.
-//! - For an Ansible role: its whole folder, the folders of roles that it names, recursively, and
-//!   files that these use from [outside their folders](external).
+//!   a script runs outside and may use any file beside it: the whole directory.
+//! - For an Ansible role: its whole directory, the directories of roles that it names, recursively,
+//!   and files that these use from [outside their folders](external).
 //!
-//! Input names are canonical, and non-empty folders are represented by their files, so adding a
+//! Input names are canonical, and non-empty directories are represented by their files, so adding a
 //! step does not rename existing inputs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +75,8 @@ fn add_file(folder: &Folder, path: &Path, found: &mut FileDigests) -> Result<(),
     Ok(())
 }
 
-/// Adds all objects below `path` except `.git`, by `prefix` and their path relative to the folder.
+/// Adds all objects below `path` except `.git`, by `prefix` and their path relative to the
+/// directory.
 fn add_tree(
     folder: &Folder,
     path: &Path,
@@ -93,20 +94,20 @@ fn add_tree(
     for item in items.iter().filter(|item| !full.contains(&item.path)) {
         let mut name = format!("{prefix}{}", item.path.to_string_lossy());
         if item.kind == FolderItemKind::Directory {
-            name += " (an empty folder)";
+            name += " (an empty directory)";
         }
         found.insert(name, folder.digest(&item.path, &item.kind)?);
     }
     Ok(())
 }
 
-/// Adds all objects in a folder, and the targets of its relative links, which may be files that
+/// Adds all objects in a directory, and the targets of its relative links, which may be files that
 /// several provisioners share.
 fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<(), ConfigError> {
     let mut todo = vec![PathBuf::new()];
     let mut seen = BTreeSet::new();
     while let Some(path) = todo.pop() {
-        // A link may lead to a folder above it.
+        // A link may lead to a directory above it.
         let real = folder.host_path().map(|host| fs::canonicalize(host.join(&path)));
         if let Some(Ok(real)) = real
             && !seen.insert(real)

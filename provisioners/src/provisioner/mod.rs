@@ -1,4 +1,4 @@
-//! A provisioner: a folder whose `provisioner.yml` describes changes to an image.
+//! A provisioner: a directory whose `provisioner.yml` describes changes to an image.
 
 mod inputs;
 mod step_definition;
@@ -36,7 +36,7 @@ impl Provisioner {
         Self::load_from(&Folder::from_host(folder))
     }
 
-    /// Reads the provisioner in a folder of the host or the library.
+    /// Reads the provisioner in a directory of the host or the library.
     ///
     /// # Errors
     ///
@@ -81,12 +81,12 @@ impl Provisioner {
         Ok(provisioner)
     }
 
-    /// Returns the folder it was read from.
+    /// Returns the directory it was read from.
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Returns the name of its folder.
+    /// Returns the name of its directory.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -102,8 +102,8 @@ impl Provisioner {
     }
 
     /// Returns all files that the provisioner uses, ordered by name: the path relative to the
-    /// folder, and the digest of type, content or target, and execute bit. For an Ansible role
-    /// these are all files in its folder and in the folders of roles that it names.
+    /// directory, and the digest of type, content or target, and execute bit. For an Ansible role
+    /// these are all files in its directory and in the directories of roles that it names.
     ///
     /// # Errors
     ///

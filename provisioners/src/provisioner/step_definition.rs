@@ -318,11 +318,11 @@ fn packages(fields: &Fields<'_>, folder: &Folder) -> Result<Option<Action>, Box<
 }
 
 fn files(node: &YamlNode, folder: &Folder) -> Result<Action, Box<Mistake>> {
-    let name = node.text("the path of a folder")?;
+    let name = node.text("the path of a directory")?;
     if !folder.is_dir(Path::new(name)) {
         return Err(node.mistake_with_help(
-            format!("there is no folder `{name}` in {folder}"),
-            "`files` names a folder whose content is copied to /",
+            format!("there is no directory `{name}` in {folder}"),
+            "`files` names a directory whose content is copied to /",
         ));
     }
     Ok(Action::Files(FileTree::new(folder, name)))

@@ -39,9 +39,9 @@ const NO_PYTHON: &str = "the root has no complete Python, which Ansible needs: a
 /// Ansible's variable that selects another Python.
 const INTERPRETER_VARIABLE: &str = "ansible_python_interpreter";
 
-/// Returns the program with which Ansible enters the root: chroot with the environment of commands inside.
-/// Without it, Ansible passes on its own environment, which contains the caller's `PATH` and `HOME`
-/// and the settings of Ansible.
+/// Returns the program with which Ansible enters the root: chroot with the environment of commands
+/// inside. Without it, Ansible passes on its own environment, which contains the caller's `PATH`
+/// and `HOME` and the settings of Ansible.
 fn chroot_script() -> String {
     format!(
         "#!/bin/sh
@@ -71,7 +71,7 @@ impl AnsibleRole {
         Self { folder, name }
     }
 
-    /// Returns the absolute path of its folder on the host.
+    /// Returns the absolute path of its directory on the host.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

@@ -24,14 +24,14 @@ const KEEP_FILE: &str = ".gitkeep";
 #[derive(Debug, Clone)]
 pub(crate) struct FileTree {
     folder: Folder,
-    /// The folder, relative to the provisioner's, whose content is copied to `/`.
+    /// The directory, relative to the provisioner's, whose content is copied to `/`.
     tree: PathBuf,
 }
 
 /// An object of the tree.
 #[derive(Debug)]
 struct TreeItem {
-    /// Source, relative to the provisioner's folder.
+    /// Source, relative to the provisioner's directory.
     from: PathBuf,
     /// Destination in the root.
     to: PathBuf,
@@ -52,7 +52,7 @@ impl FileTree {
         Self { folder: folder.clone(), tree: folder::without_dots(Path::new(name)) }
     }
 
-    /// Returns the path of the tree, relative to the provisioner's folder.
+    /// Returns the path of the tree, relative to the provisioner's directory.
     pub(crate) fn path(&self) -> &Path {
         &self.tree
     }

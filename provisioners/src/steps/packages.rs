@@ -26,7 +26,7 @@ const APT_OPTIONS: &[&str] = &[
     "-oAcquire::Retries=3",
     // Without this, an unreachable mirror only causes a warning, and apt uses the old lists.
     "-oAPT::Update::Error-Mode=any",
-    // The user _apt can read neither scratch files nor bind-mounted folders.
+    // The user _apt can read neither scratch files nor bind-mounted directories.
     "-oAPT::Sandbox::User=root",
     "-oDPkg::Use-Pty=0",
     // Keep existing configuration files, of the base or the provisioner.
@@ -116,7 +116,7 @@ impl PackageList {
             .collect()
     }
 
-    /// Returns the local packages, relative to the provisioner's folder.
+    /// Returns the local packages, relative to the provisioner's directory.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.wanted.iter().filter_map(|package| match package {
             RequestedPackage::Named(_) => None,

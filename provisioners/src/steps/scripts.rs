@@ -10,16 +10,16 @@ use crate::machine::Command;
 /// A script to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
-    /// The provisioner's folder.
+    /// The provisioner's directory.
     folder: Folder,
-    /// Its path, relative to the provisioner's folder.
+    /// Its path, relative to the provisioner's directory.
     name: String,
     outside: bool,
 }
 
 /// Message for a library script with `outside`.
 pub(crate) const LIBRARY_SCRIPT_OUTSIDE: &str =
-    "a library script cannot run outside, because it has no folder on the host";
+    "a library script cannot run outside, because it has no directory on the host";
 
 /// Environment variable with the path of the root, for scripts that run outside.
 const ROOT_VARIABLE: &str = "OVERCOAT_ROOT";
@@ -29,7 +29,7 @@ impl Script {
         Self { folder: folder.clone(), name: name.to_owned(), outside }
     }
 
-    /// Returns its path, relative to the provisioner's folder.
+    /// Returns its path, relative to the provisioner's directory.
     pub(crate) fn path(&self) -> &Path {
         Path::new(&self.name)
     }
@@ -51,8 +51,8 @@ impl Script {
     }
 
     /// Runs the script by its `#!` line, or with `sh -e` if it has none, with the variables in its
-    /// environment. Its working directory is `/` inside and the provisioner's folder outside. The
-    /// script is a scratch file while it runs, and not part of the image.
+    /// environment. Its working directory is `/` inside and the provisioner's directory outside.
+    /// The script is a scratch file while it runs, and not part of the image.
     pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         let text = self.read()?;
         let name = self.path().file_name().unwrap_or(self.path().as_os_str());

@@ -108,7 +108,7 @@ fn unit(node: &YamlNode, suffix: &str) -> Result<String, Box<Mistake>> {
     if !text.chars().all(valid) || text.starts_with('-') {
         return Err(node.mistake_with_help(
             format!("invalid unit name `{text}`"),
-            "write one unit per line, without its folder: ssh.service",
+            "write one unit per line, without its directory: ssh.service",
         ));
     }
     let whole = UNIT_SUFFIXES.iter().any(|suffix| text.ends_with(suffix));

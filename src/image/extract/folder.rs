@@ -1,7 +1,7 @@
-//! Extracts parts of a view into a folder of the host.
+//! Extracts parts of a view into a directory of the host.
 //!
 //! Invariants:
-//! - Nothing is written outside of the folder, even if other users can write to it or beside it.
+//! - Nothing is written outside of the directory, even if other users can write to it or beside it.
 //!   Everything is created in a new private directory, the *stage*. It is accessed through its open
 //!   descriptor, so renaming it has no effect, and no path in it leads through a link that we did
 //!   not create ourselves. The results are then moved by renaming single names between open
@@ -10,7 +10,7 @@
 //!   detected before anything is moved.
 //! - After an error or an interruption nothing is left. Only SIGKILL leaves the stage behind, a
 //!   directory whose name begins with `.overcoat-extract.`.
-//! - An existing folder keeps its owner and mode, and so do existing directories in it.
+//! - An existing directory keeps its owner and mode, and so do existing directories in it.
 //! - Without root rights, owners, devices, some attributes and setuid and setgid bits are left out
 //!   and counted.
 
@@ -36,8 +36,8 @@ use super::staging::{self, StagingDir};
 use crate::image::view::{LookError, StackView, ViewNode, Visited};
 use crate::text::escape::escape;
 
-/// Maximum length of a path below the folder, in bytes. Together with the folder's own path it must
-/// fit into `PATH_MAX`.
+/// Maximum length of a path below the directory, in bytes. Together with the directory's own path
+/// it must fit into `PATH_MAX`.
 const PATH_LIMIT: usize = 3500;
 /// Bytes written at a time.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -48,7 +48,7 @@ pub enum ExtractError {
     /// The view cannot be read.
     #[error(transparent)]
     Look(#[from] LookError),
-    /// The folder cannot be written.
+    /// The directory cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// The path on the host.
@@ -74,7 +74,7 @@ pub enum ExtractError {
         /// The existing path.
         path: PathBuf,
     },
-    /// Another file system is mounted in the folder.
+    /// Another file system is mounted in the directory.
     #[error(
         "{} is on another file system than its target directory; nothing was written; unmount it first",
         path.display()
@@ -111,11 +111,11 @@ pub struct Extracted {
     pub xattrs: u64,
 }
 
-/// Extracts the nodes in `selection` into the folder `target`, which is created if it does not
+/// Extracts the nodes in `selection` into the directory `target`, which is created if it does not
 /// exist. `stop` is polled during the extraction.
 ///
 /// # Errors
-/// See [`ExtractError`]. The folder is then unchanged.
+/// See [`ExtractError`]. The directory is then unchanged.
 pub fn extract(
     view: &StackView,
     selection: &ExtractSelection,

@@ -1,4 +1,4 @@
-//! Extracts parts of a view, into a folder (`folder`) or an archive (`archive`).
+//! Extracts parts of a view, into a directory (`folder`) or an archive (`archive`).
 //!
 //! Extracted nodes keep their path from the root, and their parent directories are included.
 

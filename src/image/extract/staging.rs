@@ -212,7 +212,7 @@ struct MergedDirs<'a> {
     path: &'a Path,
 }
 
-/// Moves the content of the stage into the existing folder `target`.
+/// Moves the content of the stage into the existing directory `target`.
 pub(super) fn move_into(
     stage: &StagingDir,
     target: &Path,
