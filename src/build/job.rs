@@ -156,8 +156,12 @@ impl<'a> BuildJob<'a> {
         let mut yielded = Vec::new();
         if result.is_ok() {
             for (wanted, _) in &self.yields {
-                yielded.push(wanted.read(&machine).map_err(BuildError::Yield)?);
+                let content = wanted.read(&machine).map_err(BuildError::Yield)?;
+                yielded.push((wanted.pattern.clone().into_bytes(), content));
             }
+            let is_input = |value: &str| self.inputs.contains(value);
+            let warnings = root.clean_contents(&is_input, &mut yielded);
+            warnings.iter().for_each(|warning| reporter.warning(warning));
         }
         if let Some(file) =
             self.settings.log.as_ref().or(log_file.as_ref().filter(|_| result.is_err()))
@@ -318,12 +322,12 @@ fn files(image: &Image, settings: &BuildOptions) -> Result<Vec<(PathBuf, Format)
 /// Writes the files copied out of the root, all or none of them.
 fn write_yields(
     yields: Vec<(Yield, Output)>,
-    contents: &[Vec<u8>],
+    contents: &[(Vec<u8>, Vec<u8>)],
     reporter: &dyn Reporter,
 ) -> Result<(), BuildError> {
     let mut outputs = Vec::new();
     let mut reports = Vec::new();
-    for ((wanted, mut output), content) in yields.into_iter().zip(contents) {
+    for ((wanted, mut output), (_, content)) in yields.into_iter().zip(contents) {
         output.write_all(content).map_err(BuildError::file("write", &wanted.output))?;
         outputs.push(output);
         reports.push(file_report(&wanted.output, content));

@@ -244,6 +244,16 @@ impl ServedRoot {
         environment.extend(self.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
     }
 
+    /// Removes lent lines from the contents of files that are taken out of the root, each with its
+    /// path; see [`Loans::clean_contents`].
+    pub(crate) fn clean_contents(
+        &self,
+        is_input: &dyn Fn(&str) -> bool,
+        contents: &mut [(Vec<u8>, Vec<u8>)],
+    ) -> Vec<String> {
+        self.loans.lock().clean_contents(&self.mounted_tree, is_input, contents)
+    }
+
     /// Returns warnings about lent files for the user, before the first command runs.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.loans.lock().warnings().to_vec()

@@ -191,11 +191,11 @@ impl Sandbox {
         let stage = StageProcess { pid, waited: false };
         let mut starting = Starting { control: ours, stage, fuse: None, outside: None, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
-            starting.expect(wire::UNSHARED)?;
+            starting.receive(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
             starting.send_tag(wire::MAPPED)?;
         }
-        let mounted = starting.expect(wire::MOUNTED)?;
+        let mounted = starting.receive(wire::MOUNTED)?;
         let mount_dir = mounted.bytes.get(1..).unwrap_or_default();
         let root = Path::new(OsStr::from_bytes(mount_dir)).to_owned();
         let mut fds = mounted.fds.into_iter();
@@ -220,7 +220,7 @@ impl Starting {
     /// Returns the step that failed. The error names a mount point that the tree lacks.
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
         self.send_tag(wire::ENTER)?;
-        let ready = self.expect(wire::READY)?;
+        let ready = self.receive(wire::READY)?;
         let mut fds = ready.fds.into_iter();
         let (mounts, listener) = (fds.next(), fds.next());
         Ok(Sandbox {
@@ -239,13 +239,13 @@ impl Starting {
             .map_err(|error| SandboxError::Ended(error.to_string()))
     }
 
-    fn expect(&self, tag: u8) -> Result<sys::Received, SandboxError> {
-        expect(self.control.as_fd(), tag, self.plan.privilege.has_user_namespace())
+    fn receive(&self, tag: u8) -> Result<sys::Received, SandboxError> {
+        receive(self.control.as_fd(), tag, self.plan.privilege.has_user_namespace())
     }
 }
 
 /// Waits for a message with this tag from a child that makes namespaces.
-fn expect(
+fn receive(
     control: BorrowedFd<'_>,
     tag: u8,
     user_namespace: bool,

@@ -16,7 +16,7 @@ use super::error::{Doing, SandboxError, StepFailure, StepResult};
 use super::privilege::{self, ID_MAP_PROGRAMS, IdMap};
 use super::requirement::MissingRequirement;
 use super::sys::{self, Forked};
-use super::{During, StageProcess, expect, wire};
+use super::{During, StageProcess, receive, wire};
 
 /// Opens `/dev/fuse`.
 ///
@@ -157,12 +157,12 @@ fn try_namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
     };
     drop(theirs);
     let _child = StageProcess { pid, waited: false };
-    expect(ours.as_fd(), wire::UNSHARED, true)?;
+    receive(ours.as_fd(), wire::UNSHARED, true)?;
     if let Some((uids, gids)) = ids {
         privilege::write_id_maps(pid, uids, gids)?;
         sys::send(ours.as_fd(), &[wire::MAPPED], &[]).during("sending the id maps")?;
     }
-    expect(ours.as_fd(), wire::READY, true).map(drop)
+    receive(ours.as_fd(), wire::READY, true).map(drop)
 }
 
 /// Runs the child: the same steps as the stage.

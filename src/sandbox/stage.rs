@@ -71,7 +71,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32>
     let trees = HostTrees::clone_all(&plan.binds)?;
 
     let mount_dir = mount_root(plan, control)?;
-    expect(control, wire::ENTER)?;
+    receive(control, wire::ENTER)?;
     std::env::set_current_dir(mount_dir).doing("entering the root")?;
     let root = File::open(".").doing("entering the root")?;
     trees.attach(root.as_fd(), plan)?;
@@ -99,7 +99,7 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<()> {
     if plan.privilege.has_user_namespace() {
         unshare(flags | CloneFlags::CLONE_NEWUSER).doing("creating the user namespace")?;
         sys::send(control, &[wire::UNSHARED], &[]).doing("requesting the id maps")?;
-        expect(control, wire::MAPPED)?;
+        receive(control, wire::MAPPED)?;
     } else {
         unshare(flags).doing("creating the namespaces")?;
     }
@@ -139,7 +139,7 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<&'static str> 
 }
 
 /// Waits for a message that is only this tag. Exits if the daemon has ended.
-fn expect(control: BorrowedFd<'_>, tag: u8) -> StepResult<()> {
+fn receive(control: BorrowedFd<'_>, tag: u8) -> StepResult<()> {
     let message = sys::receive(control).doing("waiting for the daemon")?;
     match message.bytes.as_slice() {
         [] => sys::exit_now(1),

@@ -129,6 +129,44 @@ fn cut_and_extended_lent_files_keep_the_content_of_the_image() {
 }
 
 #[test]
+fn files_taken_out_of_a_root_contain_nothing_that_was_lent() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let script = "cp /etc/resolv.conf /boot/resolv; cp /etc/apt/apt.conf /boot/apt
+                  gzip -c /etc/resolv.conf >/boot/packed; awk '/^nameserver/ { print $2 }' \
+                  /etc/resolv.conf >/boot/server; echo 'options edns0' >>/boot/resolv";
+    let settings = "kind: initrd\nnetwork: host\napt_proxy: http://192.0.2.80:3142\n\
+                    yields: {resolv: /boot/resolv, apt: /boot/apt, packed: /boot/packed, \
+                    server: /boot/server}\n";
+    for who in BOTH_USERS {
+        let out = stage.out(who);
+        let settings = format!("{settings}output: {}\n", out.display());
+        let image = image(&stage, &settings, &[script]);
+        let mut command = stage.overcoat(who);
+        command.arg("build").arg(&image).env("SOURCE_DATE_EPOCH", EPOCH);
+        finish(&mut command).ok().stderr_has(&[
+            "warning: /boot/packed: it contains a copy of a file that is shown during the build",
+            "warning: /boot/server: it contains 192.0.2.11, the address of a name server",
+        ]);
+        let content = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert!(content("resolv").ends_with("options edns0\n"));
+        assert!(!content("resolv").contains(SERVER) && !content("resolv").contains('#'));
+        assert_eq!(content("apt"), "");
+    }
+}
+
+#[test]
+fn script_that_moves_itself_is_in_the_overlay() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in BOTH_USERS {
+        let script = "mv \"$0\" /usr/local/bin/tool";
+        let (overlay, finished) = build(&stage, who, "", &[script]);
+        finished.ok();
+        let tool = stage.archived_file(&overlay, "usr/local/bin/tool");
+        assert_eq!(tool, format!("#!/bin/sh -eu\n{script}\n"));
+    }
+}
+
+#[test]
 fn lines_that_a_step_writes_are_never_taken_for_lent_ones() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let lines = ["", " ", "\\t", " \\t"].map(|end| format!("nameserver {SERVER}{end}\\n"));
@@ -574,7 +612,8 @@ fn image_without_systemd_is_detected_as_a_container() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let ask = "[ $(systemd-detect-virt) = container-other ] && systemd-detect-virt -q --container
                ! systemd-detect-virt --vm >/dev/null && systemd-detect-virt -r";
-    let own = "echo '#!/bin/sh' >/usr/bin/systemd-detect-virt";
+    let own = "echo '#!/bin/sh' >/usr/bin/systemd-detect-virt
+               [ ! -x /usr/bin/systemd-detect-virt ]; chmod 755 /usr/bin/systemd-detect-virt";
     for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &[ask, own, "systemd-detect-virt"]);
         finished.ok();

@@ -7,7 +7,7 @@
 //! - A lent file shows the sandbox's content and is in no delta, like any scratch entry.
 //! - The first change of its content ends the loan: the inode becomes the image's own file, with
 //!   the content and attributes that were covered, before the change is made. If nothing was
-//!   covered, it becomes an empty file with the attributes of the lent file. A write at an offset,
+//!   covered, it becomes an empty file with the attributes of the lent file that is not executable. A write at an offset,
 //!   and a size at or after the end of the lent lines, keep the lent content instead, because the
 //!   program has read that content and the offset refers to it. All links to a lent file become
 //!   names of the image's own file.
@@ -220,7 +220,9 @@ impl TreeState {
             }
             None => {
                 let body = lent.body.read();
-                let node = MknodArgs::file(body.mode, body.uid, body.gid);
+                // A lent program is executable, but a program that creates the file by writing does
+                // not make it so.
+                let node = MknodArgs::file(body.mode & !0o111, body.uid, body.gid);
                 new_inode(&node, XattrMap::new(), Time::now()).body.into_inner()
             }
         };
@@ -299,7 +301,7 @@ impl TreeState {
 
     /// Returns a position of the lent file `ino`; `None` for other files and for a lent file that
     /// lost its names.
-    fn loan(&mut self, ino: Ino) -> Option<LentPosition> {
+    pub(super) fn loan(&mut self, ino: Ino) -> Option<LentPosition> {
         let loan = self.loans.get(&ino)?;
         let mut positions = loan.positions.iter();
         let position = positions.find(|(dir, name)| self.is_at(ino, *dir, name)).cloned();

@@ -21,9 +21,9 @@ pub enum RenameMode {
 impl Tree {
     /// Renames `name` in `parent` to `new_name` in `new_parent`.
     ///
-    /// Directories of the layers are moved without copying anything. A scratch file stays a scratch
-    /// entry and takes the object that it covers along. A scratch directory, and any scratch entry
-    /// in an exchange, becomes an ordinary entry. A lent file that covers a file of the image
+    /// Directories of the layers are moved without copying anything. A scratch file that covers an
+    /// object stays a scratch entry and takes the object along. Other scratch files, scratch
+    /// directories, and any scratch entry in an exchange become ordinary entries. A lent file that covers a file of the image
     /// becomes that file and is then renamed.
     ///
     /// # Errors
@@ -183,17 +183,20 @@ impl TreeState {
         self.update_after_name_change(tree, new_parent, now)
     }
 
-    /// Returns the scratch slot for the new name, if a scratch file is moved. The covered object is
-    /// moved with it, because it would have been moved if there were no scratch file.
+    /// Returns the scratch slot for the new name, if a scratch file is moved that is lent or covers
+    /// an object. The covered object is moved with it, because it would have been moved if there
+    /// were no scratch file.
     fn scratch_at(
-        &self,
+        &mut self,
         tree: &Tree,
         from: RenamedEntry<'_>,
         covered: Option<EntryTarget>,
     ) -> Result<Option<Scratch>, FsError> {
+        let is_shown = covered.is_some() || self.loan(from.target.ino).is_some();
         let slot = self.dir(&tree.stack, from.dir)?.changes.get(from.name).map(|item| &item.slot);
         let is_file = |target: EntryTarget| target.kind != FileType::Directory;
-        let moves = matches!(slot, Some(Slot::Scratch(_)))
+        let moves = is_shown
+            && matches!(slot, Some(Slot::Scratch(_)))
             && is_file(from.target)
             && covered.is_none_or(is_file);
         Ok(moves.then(|| Scratch {

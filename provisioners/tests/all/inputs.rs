@@ -34,7 +34,7 @@ fn inputs_are_the_files_named_by_steps() {
     symlink("nowhere", dir.path().join("files/link")).unwrap();
     let wanted = [
         "debs/a.deb",
-        "files/empty (an empty folder)",
+        "files/empty (an empty directory)",
         "files/etc/a.j2",
         "files/link",
         "provisioner.yml",
@@ -183,7 +183,7 @@ fn input_names_do_not_depend_on_the_step() {
     assert_eq!(names_of("scripts: [{path: script, outside: true}]\n"), named);
     assert_eq!(names_of(&format!("{steps}scripts: [\"{{{{ 'script' }}}}\"]\n")), named);
     let wanted =
-        ["debs/a.deb", "files/b (an empty folder)", "files/etc/a", "provisioner.yml", "script"];
+        ["debs/a.deb", "files/b (an empty directory)", "files/etc/a", "provisioner.yml", "script"];
     assert_eq!(named, wanted);
 }
 

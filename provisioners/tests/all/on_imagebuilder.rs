@@ -268,7 +268,7 @@ fn outputs_of_images_get_unique_names() {
 fn folder_that_is_not_a_tree_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let error = |folder: &Path| chain(&import(folder, None).expect_err("not a tree"));
-    assert!(error(dir.path()).contains("it lacks the folder roles/"), "{}", error(dir.path()));
+    assert!(error(dir.path()).contains("it lacks the directory roles/"), "{}", error(dir.path()));
     write_files(dir.path(), &[("roles/overlay/a/tasks/main.yml", TASKS), ("vars/a.yml", "x: 1\n")]);
     let text = error(dir.path());
     assert!(text.contains("vars/a.yml: left out: it names no provisioner"), "{text}");

@@ -8,6 +8,7 @@ use fs_model::{FileType, FsError, Ino, Tree};
 use memchr::memmem;
 
 use super::lent_block::{self, Cleaned};
+use super::traces::TraceSearch;
 use super::{LentLines, Loans, at, compressed, content, traces};
 use crate::root::mounted_tree::{MountedTree, MountedTreeError};
 use crate::text::escape::escape;
@@ -16,6 +17,93 @@ use crate::text::escape::escape;
 const MAX_COPY_BYTES: u64 = 32 << 20;
 /// Bytes of a large file that are searched at a time.
 const SEARCH_BYTES: usize = 256 << 10;
+
+/// The result of cleaning a file.
+enum CleanedFile {
+    /// It has no lent lines.
+    Unchanged,
+    /// Its content without lent lines.
+    Content(Vec<u8>),
+    /// It has only lent lines, and the image does not have the file that they were lent over.
+    Nothing,
+}
+
+/// Removes lent lines from files, and searches them for values of the host.
+struct CopyCleaner<'a> {
+    loans: &'a Loans,
+    search: TraceSearch<'a>,
+    /// Lent lines that are recognised without their marks.
+    unmarked: Vec<&'a [u8]>,
+    warnings: Vec<String>,
+}
+
+impl<'a> CopyCleaner<'a> {
+    fn new(
+        loans: &'a Loans,
+        mounted_tree: &'a MountedTree,
+        is_input: &'a dyn Fn(&str) -> bool,
+    ) -> Self {
+        let resolver = loans.files.iter().find_map(|file| match &file.lines {
+            LentLines::Resolver(lines) => Some(lines.as_slice()),
+            _ => None,
+        });
+        CopyCleaner {
+            loans,
+            search: loans.traces.search(mounted_tree, is_input),
+            unmarked: lent_block::recognizable(resolver.unwrap_or_default()),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Removes lent lines from the content of the file at `path`, which has no leading slash.
+    fn clean(&mut self, path: &[u8], content: &[u8]) -> CleanedFile {
+        let head = content.get(..compressed::HEAD_BYTES).unwrap_or(content);
+        if compressed::is_searched(path, head) {
+            let decoded = compressed::decode(content);
+            match lent_block::is_marked(&decoded) {
+                true => self.warnings.push(copy_warning(path)),
+                false => self.search.in_content(path, &decoded, &mut self.warnings),
+            }
+            return CleanedFile::Unchanged;
+        }
+        let text = match lent_block::clean(content, &self.loans.blocks) {
+            Cleaned::Untouched => match lent_block::without_unmarked(content, &self.unmarked) {
+                Some(text) => text,
+                None => {
+                    self.search.in_content(path, content, &mut self.warnings);
+                    return CleanedFile::Unchanged;
+                }
+            },
+            Cleaned::Nothing => {
+                if memmem::find(content, content::PEM_BEGIN.as_bytes()).is_some() {
+                    self.warnings.push(format!(
+                        "/{}: it is not in the image: it contains only certificates of this host",
+                        escape(path)
+                    ));
+                }
+                return CleanedFile::Nothing;
+            }
+            Cleaned::Text(text) => text,
+            Cleaned::Edited(text) => {
+                self.warnings.push(edited_warning(path));
+                text
+            }
+            Cleaned::Unclear => {
+                self.warnings.push(copy_warning(path));
+                return CleanedFile::Unchanged;
+            }
+        };
+        self.search.in_content(path, &text, &mut self.warnings);
+        CleanedFile::Content(text)
+    }
+
+    /// Returns the warnings, each once.
+    fn finish(mut self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        self.warnings.retain(|warning| seen.insert(warning.clone()));
+        self.warnings
+    }
+}
 
 impl Loans {
     /// Removes the lent lines from the files that programs copied them into. Returns warnings about
@@ -29,13 +117,8 @@ impl Loans {
         mounted_tree: &MountedTree,
         is_input: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<String>, MountedTreeError> {
-        let mut warnings = self.edited.clone();
-        let mut search = self.traces.search(mounted_tree, is_input);
-        let resolver = self.files.iter().find_map(|file| match &file.lines {
-            LentLines::Resolver(lines) => Some(lines.as_slice()),
-            _ => None,
-        });
-        let unmarked = lent_block::recognizable(resolver.unwrap_or_default());
+        let mut cleaner = CopyCleaner::new(self, mounted_tree, is_input);
+        cleaner.warnings.clone_from(&self.edited);
         let tree = mounted_tree.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
         // One buffer for all files: fresh memory for each would cost more than the search.
@@ -43,70 +126,33 @@ impl Loans {
         for entry in &delta.entries {
             let Some(object) = entry.object else { continue };
             let size = object.attr.size;
-            search.in_name(&entry.path, &mut warnings);
-            if object.attr.kind == FileType::Symlink {
-                let target = tree.read_link(object.ino).map_err(|e| at(&entry.path, e))?;
-                search.in_target(&entry.path, &target, &mut warnings);
-            }
-            if object.attr.kind != FileType::Regular || size == 0 {
-                continue;
-            }
             let fail = |e: FsError| at(&entry.path, e);
-            let mut head = [0; compressed::HEAD_BYTES];
-            let head_len = tree.read(object.ino, 0, &mut head).map_err(fail)?;
-            let is_compressed = compressed::is_searched(&entry.path, &head[..head_len]);
-            if size > traces::MAX_TEXT_BYTES
-                && !(is_compressed && size <= MAX_COPY_BYTES)
-                && !has_mark(tree, object.ino, size).map_err(fail)?
+            cleaner.search.in_name(&entry.path, &mut cleaner.warnings);
+            if object.attr.kind == FileType::Symlink {
+                let target = tree.read_link(object.ino).map_err(fail)?;
+                cleaner.search.in_target(&entry.path, &target, &mut cleaner.warnings);
+            }
+            if object.attr.kind != FileType::Regular
+                || size == 0
+                || !may_have_traces(tree, &entry.path, object.ino, size).map_err(fail)?
             {
                 continue;
             }
             if size > MAX_COPY_BYTES {
-                warnings.push(copy_warning(&entry.path));
+                cleaner.warnings.push(copy_warning(&entry.path));
                 continue;
             }
             buffer.resize(buffer.len().max(size as usize), 0);
             let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
-            let content = &buffer[..len];
-            if is_compressed {
-                let decoded = compressed::decode(content);
-                match lent_block::is_marked(&decoded) {
-                    true => warnings.push(copy_warning(&entry.path)),
-                    false => search.in_content(&entry.path, &decoded, &mut warnings),
-                }
-                continue;
-            }
-            let text = match lent_block::clean(content, &self.blocks) {
-                Cleaned::Untouched => match lent_block::without_unmarked(content, &unmarked) {
-                    Some(text) => text,
-                    None => {
-                        search.in_content(&entry.path, content, &mut warnings);
-                        continue;
-                    }
-                },
-                Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
-                    if memmem::find(content, content::PEM_BEGIN.as_bytes()).is_some() {
-                        warnings.push(format!(
-                            "/{}: it is not in the image: it contains only certificates of this \
-                             host",
-                            escape(&entry.path)
-                        ));
-                    }
+            let text = match cleaner.clean(&entry.path, &buffer[..len]) {
+                CleanedFile::Unchanged => continue,
+                CleanedFile::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
                     mounted_tree.remove(&[b"/", &*entry.path].concat())?;
                     continue;
                 }
-                Cleaned::Nothing => Vec::new(),
-                Cleaned::Text(text) => text,
-                Cleaned::Edited(text) => {
-                    warnings.push(edited_warning(&entry.path));
-                    text
-                }
-                Cleaned::Unclear => {
-                    warnings.push(copy_warning(&entry.path));
-                    continue;
-                }
+                CleanedFile::Nothing => Vec::new(),
+                CleanedFile::Content(text) => text,
             };
-            search.in_content(&entry.path, &text, &mut warnings);
             let (mtime, atime) = (Some(object.attr.mtime), Some(object.attr.atime));
             let cut = SetAttr { size: Some(0), ..SetAttr::default() };
             tree.set_attr(object.ino, &cut).map_err(fail)?;
@@ -118,10 +164,42 @@ impl Loans {
             let times = SetAttr { mtime, atime, ..SetAttr::default() };
             tree.set_attr(object.ino, &times).map_err(fail)?;
         }
-        let mut seen = HashSet::new();
-        warnings.retain(|warning| seen.insert(warning.clone()));
-        Ok(warnings)
+        Ok(cleaner.finish())
     }
+
+    /// Removes the lent lines from the contents of files that are taken out of the root, each with
+    /// its path. Returns warnings as [`Loans::clean_copies`] does.
+    pub fn clean_contents(
+        &self,
+        mounted_tree: &MountedTree,
+        is_input: &dyn Fn(&str) -> bool,
+        contents: &mut [(Vec<u8>, Vec<u8>)],
+    ) -> Vec<String> {
+        let mut cleaner = CopyCleaner::new(self, mounted_tree, is_input);
+        for (path, content) in contents {
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            match cleaner.clean(path, content) {
+                CleanedFile::Unchanged => {}
+                CleanedFile::Nothing => content.clear(),
+                CleanedFile::Content(text) => *content = text,
+            }
+        }
+        cleaner.finish()
+    }
+}
+
+/// Whether a file may contain lent lines or values of the host: it is small, compressed, or has a
+/// mark. Most large files are not read.
+fn may_have_traces(tree: &Tree, path: &[u8], ino: Ino, size: u64) -> Result<bool, FsError> {
+    if size <= traces::MAX_TEXT_BYTES {
+        return Ok(true);
+    }
+    let mut head = [0; compressed::HEAD_BYTES];
+    let len = tree.read(ino, 0, &mut head)?;
+    if compressed::is_searched(path, &head[..len]) {
+        return Ok(size <= MAX_COPY_BYTES);
+    }
+    has_mark(tree, ino, size)
 }
 
 /// Returns the warning about lent lines that a program edited.

@@ -34,7 +34,7 @@ impl Model {
         self.objects[id] = match covered {
             Some(covered) => Object { parent: dir, ..self.objects[covered].clone() },
             None => {
-                let node = MknodArgs::file(before.mode, before.uid, before.gid);
+                let node = MknodArgs::file(before.mode & !0o111, before.uid, before.gid);
                 new_object(&node, dir)
             }
         };

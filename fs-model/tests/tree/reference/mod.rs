@@ -371,8 +371,10 @@ impl Model {
             return Err(FsError::Busy);
         }
         let is_scratch = self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some());
-        // The object that a scratch file covers is moved with it.
+        // The object that a scratch file covers is moved with it. A scratch file that is not lent and
+        // covers nothing becomes an ordinary one.
         let along = is_scratch
+            && (covered[0].is_some() || self.loan(id).is_some())
             && mode != RenameMode::Exchange
             && [Some(id), covered[0]].into_iter().flatten().all(|id| !self.objects[id].is_dir());
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
