@@ -231,7 +231,7 @@ impl Finished {
         let status = output.status;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let command = format!("{command:?}");
-        assert!(!stderr.contains("panicked"), "{command}\n{stderr}");
+        assert!(!stderr.contains("panicked at "), "{command}\n{stderr}");
         Finished {
             command,
             code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
