@@ -117,7 +117,7 @@ fn failed_boot_is_reported_with_phase_and_reason() {
     machine
         .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
         .code(1)
-        .stderr_has(&["came up, but the command had not ended after 2 s"]);
+        .stderr_has(&["came up, but the command was still running after 2 s"]);
     // Errors that are found without a machine.
     site.stage.sh("ln -s base.squashfs public/over.squashfs");
     machine.boot(&["over.squashfs"], &[]).code(2).stderr_has(&["over.squashfs", "cpio archives"]);
