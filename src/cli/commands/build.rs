@@ -13,6 +13,7 @@ use crate::build::BuildOptions;
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::project_images;
 use crate::cli::ui::reporter::build_reporter;
 
 #[derive(Debug, ClapArgs)]
@@ -77,7 +78,8 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             "{option} is for projects, but {file} is an image file, which is always built"
         )));
     }
-    let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
+    let Some((project, names)) = project_images::find(&args.what, args.project.project.file())?
+    else {
         return match args.what.as_slice() {
             [file] => build_image(ui, &Image::load(Path::new(file))?, &args.common),
             files => Err(CommandError::user(format!(

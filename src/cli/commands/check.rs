@@ -6,13 +6,10 @@ use std::process::ExitCode;
 use anstyle::AnsiColor;
 use clap::{Args as ClapArgs, ValueEnum};
 use provisioners::Project;
-use provisioners::image::Format;
-use provisioners::image::ImageLocation;
 use provisioners::project::Member;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
-use super::project;
 use crate::check::UnknownLint;
 use crate::check::{
     CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
@@ -22,6 +19,7 @@ use crate::check::{check, lint, lints, sarif};
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
+use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::cli::ui::stdout::StdoutWriter;
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
@@ -77,9 +75,8 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
-    /// Project file (default: overcoat.yml in this directory or the nearest parent)
-    #[arg(short, long, value_name = "FILE")]
-    project: Option<PathBuf>,
+    #[command(flatten)]
+    project: ProjectOption,
 
     /// Print the findings as JSON
     #[arg(long, conflicts_with = "sarif")]
@@ -214,14 +211,11 @@ fn explain(ui: &Ui, name: &str) -> CommandResult {
 
 /// Returns the checks to run, one for each report.
 fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
-    let is_image = |what: &String| {
-        let path = Path::new(what);
-        let project = path.join(provisioners::project::FILE_NAME).is_file();
-        (what.contains('/') || ImageLocation::of(path).file.exists())
-            && !project
-            && !Project::is_one(path)
+    let is_image = |word: &String| {
+        let word = Path::new(word);
+        args.project.is_path(word) && !project_images::is_project(word)
     };
-    let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
+    let paths = args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
     let request =
         CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
@@ -242,7 +236,7 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
         return Ok(vec![CheckRequest { name, images, lower_layers, ..request }]);
     }
     args.offset.reject("in a project")?;
-    let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
+    let Some((project, names)) = project_images::find(&args.what, args.project.file())? else {
         return Err(CommandError::user("give a base and overlays, or images of a project"));
     };
     let members: Vec<&Member> = match names.is_empty() {
@@ -262,7 +256,7 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
     let catalogue = Catalogue::new(&project, None, None).ok();
     let mut requests = Vec::new();
     for member in members {
-        requests.push(project_request(args, member, catalogue.as_ref(), &request)?);
+        requests.push(project_request(args, &project, member, catalogue.as_ref(), &request)?);
     }
     Ok(requests)
 }
@@ -289,27 +283,21 @@ fn on_other_base(
 /// Returns the check of an image of a project.
 fn project_request(
     args: &Args,
+    project: &Project,
     member: &Member,
     catalogue: Option<&Catalogue>,
     request: &CheckRequest,
 ) -> Result<CheckRequest, CommandError> {
     let name = &member.name;
-    let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
-    let Some((output, _)) = output else {
-        return Err(CommandError::user(format!("{name}: none of its formats can be checked")));
-    };
-    if !output.exists() {
-        return Err(CommandError::user(format!(
-            "{name} is not built yet: run `overcoat build {name}`"
-        )));
-    }
-    let source = &member.image.source;
-    let mut images = source.layers().map(|layers| layers.paths()).unwrap_or_default();
-    if let (Some(base), Some(lowest)) = (&args.base, images.first_mut()) {
+    let mut images = project_images::layers_of(member)?;
+    let lower = images.len() - 1;
+    if let (Some(base), Some(lowest)) = (&args.base, images[..lower].first_mut()) {
         lowest.clone_from(base);
     }
-    let lower_layers = if args.whole { 0 } else { images.len() };
-    images.push(output.clone());
+    if let Some(unbuilt) = project_images::unbuilt(project, &images) {
+        return Err(project_images::not_built_error(project, &unbuilt.name, name));
+    }
+    let lower_layers = if args.whole { 0 } else { lower };
     let parts = catalogue.and_then(|catalogue| catalogue.machine_files(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
     let kernel = kernel.filter(|kernel| kernel.exists());
