@@ -136,6 +136,10 @@ impl Site {
     }
 }
 
+fn owned((name, state): (&str, &str)) -> (String, String) {
+    (name.to_owned(), state.to_owned())
+}
+
 fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }
@@ -316,6 +320,33 @@ fn named_images_and_their_needs_are_built() {
     site.run(who, &["-o", "x.cpio.gz"])
         .code(2)
         .stderr_has(&["--output is for a single image file"]);
+}
+
+/// Options of the command line do not apply to images that the named ones need.
+#[test]
+fn options_apply_to_named_images_only() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.stage.sh("mkdir shared; echo shared >shared/file");
+    let bind = format!("--bind={}:/mnt:ro", site.stage.path("shared").display());
+    site.built(who, &["base"]);
+    for option in [&*bind, "--level=1", "--no-manifest", "--network=host", "--ansible=--check"] {
+        let states = site.states(who, &["one", "-n", option]);
+        assert_eq!(states[0], ("base".to_owned(), "up_to_date".to_owned()), "{option}");
+    }
+    // A base that is built for a named image has no options either.
+    site.write("base/files/etc/again", "again\n");
+    let options = ["one", &bind, "--no-manifest", "--level", "1"];
+    assert_eq!(site.built(who, &options), ["base", "one"]);
+    let manifest = |name: &str| site.out(who).join(format!("{name}.manifest.json")).exists();
+    assert!(manifest("base.squashfs") && !manifest("one.cpio.gz"));
+    assert_eq!(site.built(who, &["one"]), ["one"]);
+    assert_eq!(site.built(who, &["base"]), [] as [&str; 0]);
+    // The options of an image that is named later are a reason to build it.
+    assert_eq!(site.built(who, &["base", "--level", "1"]), ["base"]);
+    assert_eq!(site.built(who, &["one"]), [] as [&str; 0]);
+    let states = site.states(who, &["-n"]);
+    assert_eq!(states[..2], [("base", "due"), ("one", "up_to_date")].map(owned));
 }
 
 #[test]

@@ -92,7 +92,12 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     match &args.project.only {
         Some(name) => {
             let index = project.find(name).map_err(CommandError::user)?;
-            let outcome = build_image(ui, &project.images()[index].image, &args.common);
+            let mut options = args.common.options(ui);
+            if !names.is_empty() && !names.contains(name) {
+                remove_content_options(&mut options);
+            }
+            let image = &project.images()[index].image;
+            let outcome = build_with(ui, image, &options);
             if let Err(error) = &outcome
                 && !error.is_silent()
             {
@@ -107,9 +112,23 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
 
 /// Builds an image of any kind.
 pub(crate) fn build_image(ui: &Ui, image: &Image, common: &CommonBuildArgs) -> CommandResult {
-    let reporter = build_reporter(ui, common.seal.json, false);
-    crate::build::build(image, &common.options(ui), &reporter)?;
+    build_with(ui, image, &common.options(ui))
+}
+
+fn build_with(ui: &Ui, image: &Image, options: &BuildOptions) -> CommandResult {
+    let reporter = build_reporter(ui, options.seal.reports_on_stdout);
+    crate::build::build(image, options, &reporter)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the options in [`CommonBuildArgs::content_options`], which do not apply to an image that
+/// is only needed by the named ones.
+fn remove_content_options(options: &mut BuildOptions) {
+    options.root.network = None;
+    options.root.binds.clear();
+    options.seal.level = None;
+    options.seal.manifest = true;
+    options.ansible.clear();
 }
 
 impl CommonBuildArgs {

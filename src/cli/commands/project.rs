@@ -15,7 +15,7 @@ use crate::build::{
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::project_images::ProjectOption;
-use crate::cli::ui::reporter::build_reporter;
+use crate::cli::ui::reporter::project_reporter;
 use crate::manifest::lower::DriftKind;
 
 /// Options of a project build.
@@ -40,7 +40,7 @@ pub(crate) struct ProjectArgs {
     #[arg(long)]
     explain: bool,
 
-    /// List the images to build, but do not build them
+    /// List the images that are up to date and those to build, but do not build them
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -93,7 +93,7 @@ pub(crate) fn build(
         manifest: !common.seal.no_manifest,
         child,
     };
-    let reporter = build_reporter(ui, common.seal.json, args.explain);
+    let reporter = project_reporter(ui, common.seal.json, args.explain, args.dry_run);
     let outcome = build_project(project, wanted, &options, &reporter)?;
     print_summary(ui, project, &outcome, args.dry_run);
     if common.seal.json {

@@ -185,7 +185,7 @@ impl<'a> CommandRoot<'a> {
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                let reporter = build_reporter(ui, common.seal.json, false);
+                let reporter = build_reporter(ui, common.seal.json);
                 outputs.seal(finished, &common.seal.settings(), epoch, &inputs, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
