@@ -149,7 +149,7 @@ pub(crate) fn unknown_image_error(project: &Project, word: &Path) -> CommandErro
 
 /// Returns the layers that an image stands for, the lowest first: its base, its lower overlays and
 /// itself. The files need not exist.
-pub(crate) fn layers_of(member: &Member) -> Result<Vec<PathBuf>, CommandError> {
+fn layers_of(member: &Member) -> Result<Vec<PathBuf>, CommandError> {
     let name = &member.name;
     if member.kind() == "initrd" {
         return Err(CommandError::user(format!(
@@ -187,6 +187,23 @@ pub(crate) fn not_built_error(project: &Project, unbuilt: &str, wanted: &str) ->
     CommandError::user(format!("{subject} not built yet: run `overcoat build {option}{wanted}`"))
 }
 
+/// Returns the layers that an image stands for, all of which exist. An overlay's base is replaced by
+/// `other_base`, if given.
+pub(crate) fn built_layers(
+    project: &Project,
+    member: &Member,
+    other_base: Option<&Path>,
+) -> Result<Vec<PathBuf>, CommandError> {
+    let mut layers = layers_of(member)?;
+    if let (Some(base), [lowest, _, ..]) = (other_base, &mut layers[..]) {
+        *lowest = base.to_owned();
+    }
+    match unbuilt(project, &layers) {
+        Some(unbuilt) => Err(not_built_error(project, &unbuilt.name, &member.name)),
+        None => Ok(layers),
+    }
+}
+
 /// Returns the layers of the images `words`, the lowest first. The name of an image stands for its
 /// layers; layers that several names stand for are not repeated.
 pub(crate) fn stack(
@@ -206,10 +223,7 @@ pub(crate) fn stack(
             stack.push(word.clone());
             continue;
         };
-        let layers = layers_of(member)?;
-        if let Some(unbuilt) = unbuilt(project, &layers) {
-            return Err(not_built_error(project, &unbuilt.name, &member.name));
-        }
+        let layers = built_layers(project, member, None)?;
         if let (Some(lowest), Some(base), Some(own)) =
             (stack.first(), layers.first(), layers.last())
             && !is_same_image(lowest, base)
