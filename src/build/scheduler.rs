@@ -34,6 +34,9 @@ pub struct ScheduleOptions {
     /// Options of the command line that affect the content of images; an input of each requested
     /// image. They do not apply to images that these need.
     pub command_line: String,
+    /// Whether the requested image is built to a file that is not one of its artifacts. It is then
+    /// always built, and its artifacts and its record are not changed.
+    pub elsewhere: bool,
     /// Whether the builds of requested images write manifests.
     pub manifest: bool,
     /// Returns the command that builds the image of this name in a child process. The child writes
@@ -311,10 +314,17 @@ impl ProjectBuild<'_> {
             let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
             judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
         }
-        if self.options.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
+        if self.is_elsewhere(index) {
+            judged.reasons = vec![BuildReason::Elsewhere];
+        } else if self.options.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
             judged.reasons.push(BuildReason::Forced);
         }
         Ok(judged)
+    }
+
+    /// Returns whether the image is built to another file than its artifacts.
+    fn is_elsewhere(&self, index: usize) -> bool {
+        self.options.elsewhere && self.wanted.contains(&index)
     }
 
     fn layers(&self, index: usize) -> Vec<PathBuf> {
@@ -357,7 +367,7 @@ impl ProjectBuild<'_> {
         Ok(())
     }
 
-    /// Writes the record of a built image, and returns the reports about its artifacts.
+    /// Writes the record of an image whose artifacts were built, and returns the reports about its artifacts.
     fn record(
         &mut self,
         index: usize,
@@ -370,6 +380,9 @@ impl ProjectBuild<'_> {
             .into_iter::<Value>()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::ChildReport { image: name.clone(), source })?;
+        if self.is_elsewhere(index) {
+            return Ok(reports);
+        }
         let writes_manifest = self.options.manifest || !self.wanted.contains(&index);
         let before = self.records.read(name).map(|record| record.outputs).unwrap_or_default();
         let mut made = Vec::new();

@@ -71,7 +71,6 @@ pub(crate) fn build(
     args: &ProjectArgs,
     common: &CommonBuildArgs,
 ) -> CommandResult {
-    common.check_for_project()?;
     let wanted: Vec<usize> = match names {
         [] => (0..project.images().len()).collect(),
         names => names
@@ -80,6 +79,7 @@ pub(crate) fn build(
             .collect::<Result<_, _>>()
             .map_err(CommandError::user)?,
     };
+    common.check_for_project(project, names)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ScheduleOptions {
         jobs: match args.jobs {
@@ -90,6 +90,7 @@ pub(crate) fn build(
         rebase: args.rebase,
         dry_run: args.dry_run,
         command_line: common.content_options(),
+        elsewhere: common.output.is_some(),
         manifest: !common.seal.no_manifest,
         child,
     };

@@ -13,6 +13,7 @@ pub(crate) fn examples(subcommand: &str) -> &'static [Example] {
         "build" => &[
             ("build", "build all outdated images of the project"),
             ("build --explain discovery", "build one image and print the reasons"),
+            ("build base -o next.squashfs", "build the next base beside the present one"),
             ("build -n --rebase", "list the images to build, also for a changed base"),
         ],
         "run" => &[
@@ -67,7 +68,7 @@ pub(crate) fn examples(subcommand: &str) -> &'static [Example] {
         ],
         "check" => &[
             ("check base.squashfs discovery.cpio.gz", "check an overlay over its base"),
-            ("check --base new.squashfs", "check all overlays of the project on a new base"),
+            ("check --base next.squashfs", "check the project's overlays on the next base"),
         ],
         "inspect" => &[("inspect base.squashfs discovery.cpio.gz", "browse in the terminal")],
         _ => &NONE,
