@@ -27,7 +27,9 @@ pub use children::{ChildEvent, Children, Listener};
 pub use error::BuildError;
 pub use input_texts::InputTexts;
 pub use job::build;
-pub use options::{BuildOptions, RootSettings, SealSettings, reject_layers, source_date_epoch};
+pub use options::{
+    BuildOptions, RootSettings, SealSettings, is_same_file, reject_layers, source_date_epoch,
+};
 pub use outputs::Outputs;
 pub use record::{FileStamp, LayerRecord, OutputRecord, Record, RecordError, Records};
 pub(crate) use reporter::step_title;

@@ -154,14 +154,18 @@ pub fn reject_layers<'a>(
     files: impl Iterator<Item = &'a PathBuf>,
     layers: &[PathBuf],
 ) -> Result<(), BuildError> {
-    let same = |a: &Path, b: &Path| match (std::fs::metadata(a), std::fs::metadata(b)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    };
     for file in files {
-        if layers.iter().any(|layer| same(&ImageLocation::of(layer).file, file)) {
+        if layers.iter().any(|layer| is_same_file(&ImageLocation::of(layer).file, file)) {
             return Err(BuildError::OverwritesLayer(file.clone()));
         }
     }
     Ok(())
+}
+
+/// Returns whether two paths refer to the same existing file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }

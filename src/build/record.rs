@@ -16,7 +16,9 @@ use crate::text::digest::{digest_reader, hex};
 /// The version of the record format. Records of version 1 are converted when they are read; records
 /// of unknown versions are ignored.
 const SCHEMA: u32 = 2;
-/// Input key of command line options in records of version 1; `command_line` since version 2.
+/// Input key of command line options.
+pub(super) const COMMAND_LINE_KEY: &str = "command_line";
+/// Input key of command line options in records of version 1.
 const COMMAND_LINE_KEY_V1: &str = "the command line";
 
 /// The directory for records, within the artifact directory.
@@ -169,7 +171,7 @@ impl Records {
         match record.schema {
             1 => {
                 if let Some(options) = record.inputs.remove(COMMAND_LINE_KEY_V1) {
-                    record.inputs.insert("command_line".to_owned(), options);
+                    record.inputs.insert(COMMAND_LINE_KEY.to_owned(), options);
                 }
             }
             SCHEMA => {}

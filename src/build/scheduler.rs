@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use provisioners::Project;
 use provisioners::image::{ImageLocation, Inputs, Layers, manifest_path};
+use provisioners::project::Member;
 use serde_json::Value;
 
 use super::children::{ChildEvent, Children};
 use super::error::BuildError;
 use super::options::source_date_epoch;
-use super::record::{LayerRecord, Record, Records};
+use super::record::{COMMAND_LINE_KEY, LayerRecord, Record, Records};
 use super::reporter::{ImageEvent, Reporter};
 use super::staleness::{BuildDecision, BuildReason, changed_lower_paths, decide};
 use crate::manifest::lower::DriftKind;
@@ -30,9 +31,13 @@ pub struct ScheduleOptions {
     pub rebase: bool,
     /// Whether to find the images to build, but not to build them.
     pub dry_run: bool,
-    /// Options of the command line that affect the content of images; an input of each image.
+    /// Options of the command line that affect the content of images; an input of each requested
+    /// image. They do not apply to images that these need.
     pub command_line: String,
-    /// Whether the builds write manifests.
+    /// Whether the requested image is built to a file that is not one of its artifacts. It is then
+    /// always built, and its artifacts and its record are not changed.
+    pub elsewhere: bool,
+    /// Whether the builds of requested images write manifests.
     pub manifest: bool,
     /// Returns the command that builds the image of this name in a child process. The child writes
     /// the reports about its artifacts, or its error, to standard output.
@@ -250,8 +255,12 @@ impl ProjectBuild<'_> {
         &mut self,
         index: usize,
     ) -> Result<(Inputs, BuildDecision, Vec<LayerRecord>), BuildError> {
-        let inputs = self.inputs(index)?;
+        let mut inputs = self.inputs(index)?;
         let judged = self.judge(index, &inputs)?;
+        if !self.wanted.contains(&index) {
+            // A build of it has no options.
+            inputs.remove(COMMAND_LINE_KEY);
+        }
         // Fails for a missing layer before the build starts.
         let layers = match self.options.dry_run || judged.reasons.is_empty() {
             true => Vec::new(),
@@ -260,15 +269,21 @@ impl ProjectBuild<'_> {
         Ok((inputs, judged, layers))
     }
 
-    fn inputs(&self, index: usize) -> Result<Inputs, BuildError> {
-        let image = &self.project.images()[index].image;
+    fn inputs(&mut self, index: usize) -> Result<Inputs, BuildError> {
+        let Member { name, image, .. } = &self.project.images()[index];
         let mut inputs = image.inputs()?;
         if let Some(epoch) = source_date_epoch(image.source_date_epoch)? {
             inputs.insert("source_date_epoch".to_owned(), epoch.to_string());
         }
-        if !self.options.command_line.is_empty() {
-            inputs.insert("command_line".to_owned(), self.options.command_line.clone());
-        }
+        let command_line = match self.wanted.contains(&index) {
+            true => Some(self.options.command_line.clone()).filter(|options| !options.is_empty()),
+            // Options that it was built with are no reason to build it again.
+            false => self
+                .records
+                .read(name)
+                .and_then(|mut record| record.inputs.remove(COMMAND_LINE_KEY)),
+        };
+        inputs.extend(command_line.map(|options| (COMMAND_LINE_KEY.to_owned(), options)));
         Ok(inputs)
     }
 
@@ -299,10 +314,17 @@ impl ProjectBuild<'_> {
             let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
             judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
         }
-        if self.options.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
+        if self.is_elsewhere(index) {
+            judged.reasons = vec![BuildReason::Elsewhere];
+        } else if self.options.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
             judged.reasons.push(BuildReason::Forced);
         }
         Ok(judged)
+    }
+
+    /// Returns whether the image is built to another file than its artifacts.
+    fn is_elsewhere(&self, index: usize) -> bool {
+        self.options.elsewhere && self.wanted.contains(&index)
     }
 
     fn layers(&self, index: usize) -> Vec<PathBuf> {
@@ -345,7 +367,7 @@ impl ProjectBuild<'_> {
         Ok(())
     }
 
-    /// Writes the record of a built image, and returns the reports about its artifacts.
+    /// Writes the record of an image whose artifacts were built, and returns the reports about its artifacts.
     fn record(
         &mut self,
         index: usize,
@@ -358,6 +380,10 @@ impl ProjectBuild<'_> {
             .into_iter::<Value>()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::ChildReport { image: name.clone(), source })?;
+        if self.is_elsewhere(index) {
+            return Ok(reports);
+        }
+        let writes_manifest = self.options.manifest || !self.wanted.contains(&index);
         let before = self.records.read(name).map(|record| record.outputs).unwrap_or_default();
         let mut made = Vec::new();
         for report in &reports {
@@ -365,7 +391,7 @@ impl ProjectBuild<'_> {
             let output = PathBuf::from(text("output"));
             let manifest = manifest_path(&output);
             made.push(self.records.output(&output, text("sha256"))?);
-            if manifest.exists() && self.options.manifest {
+            if manifest.exists() && writes_manifest {
                 let digest = self.records.digest(&manifest)?;
                 made.push(self.records.output(&manifest, digest)?);
             }

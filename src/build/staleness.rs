@@ -14,6 +14,8 @@ use crate::manifest::lower::{self, DriftKind};
 pub enum BuildReason {
     /// The user requested it.
     Forced,
+    /// The user requested it in another file than its artifacts.
+    Elsewhere,
     /// There is no record of it.
     NotBuilt,
     /// It was built by another version of overcoat.
@@ -42,6 +44,7 @@ impl fmt::Display for BuildReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BuildReason::Forced => f.write_str("--force was given"),
+            BuildReason::Elsewhere => f.write_str("--output was given"),
             BuildReason::NotBuilt => f.write_str("it was not built yet"),
             BuildReason::Version(version) => write!(f, "it was built by overcoat {version}"),
             BuildReason::Changed { name, before, now } => {

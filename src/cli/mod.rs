@@ -51,7 +51,8 @@ enum CliCommand {
     /// Build the outdated images of a project, or a single image file
     ///
     /// An image is outdated when its inputs differ from those of its last build, or when a file
-    /// that it produced is missing or changed. `--explain` prints the reasons.
+    /// that it produced is missing or changed. `--explain` prints the reasons. With --output, one
+    /// named image is built to another file, and its artifacts stay as they are.
     Build(build::Args),
     /// Run a command in a root made of a base and overlays
     ///

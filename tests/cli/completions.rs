@@ -82,8 +82,14 @@ fn images_of_a_project_are_completed_by_name() {
         offered(&stage, "site", "build "),
         ["base", "discovery", "boot", "overcoat.yml", "provisioners/"]
     );
-    // An initrd alone cannot be booted.
+    // An initrd alone cannot be booted, and is no layer.
     assert_eq!(offered(&stage, "site", "boot b"), ["base"]);
+    for command in ["ls", "run", "mount", "inspect", "diff --from"] {
+        let all = offered(&stage, "site", &format!("{command} "));
+        assert!(all.starts_with(&["base".into(), "discovery".into()]), "{command}: {all:?}");
+        assert!(!all.contains(&"boot".to_owned()), "{command}: {all:?}");
+    }
+    assert_eq!(offered(&stage, "", "cat -p site dis"), ["discovery"]);
 }
 
 #[test]
@@ -119,6 +125,19 @@ fn paths_inside_images_are_completed() {
         assert_eq!(given, "<ls><over.cpio><:/us>", "{shell}");
     }
     assert_eq!(offered(&stage, "", "cat over.cpio :"), [":/etc/"]);
+    // In the layers that a name stands for.
+    stage.sh(&format!(
+        "cd '{}'; mkdir site/build; ln base.squashfs over.cpio site/build",
+        stage.out(Who::Unprivileged).display()
+    ));
+    for shell in ["bash", "zsh"] {
+        let given = completed(&stage, shell, "site", "cat base :/etc/hostn");
+        assert!(given.contains(":/etc/hostname"), "{shell}: {given}");
+    }
+    assert_eq!(
+        offered(&stage, "site", "stat base build/over.cpio :/etc/overl"),
+        [":/etc/overlaid/"]
+    );
     assert_eq!(offered(&stage, "", "stat base.squashfs :/etc/hostn"), [":/etc/hostname"]);
     let all = offered(&stage, "", "diff base.squashfs ");
     assert!(all.contains(&":/".to_owned()) && all.contains(&"over.cpio".to_owned()), "{all:?}");

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::image_fixture::{SMALL, archives, layers, overcoat};
 use crate::snapshot::{self, Transcript, program};
+use crate::support::newc::Archive;
 use crate::support::processes::eventually;
 use crate::support::stage::{BOTH_USERS, Stage, Who};
 
@@ -226,4 +227,72 @@ fn existing_files_are_kept_and_named() {
     }
     let _settings = snapshot::bind("");
     insta::assert_snapshot!("extract_keeps_existing_files", transcript.text());
+}
+
+/// An archive of files cannot hold the deletions of an overlay whose base is missing.
+#[test]
+fn overlay_without_its_base_does_not_lose_deletions_silently() {
+    let folder = archives();
+    let write = |name: &str, archive: &Archive| {
+        fs::write(folder.path().join(name), archive.bytes()).unwrap();
+    };
+    let mut plain = Archive::new();
+    plain.file("etc/new", "new\n");
+    write("plain.cpio", &plain);
+    let mut replaced = Archive::new();
+    replaced.file("etc/new", "new\n");
+    replaced.file("etc/.wh..wh..opq", "");
+    write("replaced.cpio", &replaced);
+    let mut renewed = Archive::new();
+    renewed.file("usr/share/old/new", "new\n");
+    write("renewed.cpio", &renewed);
+    let mut transcript = Transcript::new(folder.path());
+    for line in [
+        "extract over.cpio -o over.cpio.gz",
+        "extract over.cpio -o over.tar",
+        // No deletion is selected.
+        "extract over.cpio :etc/motd -o motd.tar",
+        "extract over.cpio :etc -o etc.tar",
+        "extract over.cpio -C out",
+        "extract over.cpio -C out --force --json",
+        "extract replaced.cpio -o -",
+        // A directory above a whiteout replaces the directory of the base.
+        "extract over.cpio renewed.cpio -o renewed.tar",
+        // An overlay without deletions below one with deletions.
+        "extract plain.cpio over.cpio -o both.tar",
+        "extract plain.cpio -o plain.tar",
+        "extract base.cpio over.cpio -o root.cpio",
+    ] {
+        transcript.run(program(), line);
+    }
+    let _settings = snapshot::bind("");
+    insta::assert_snapshot!("extract_reports_lost_deletions", transcript.text());
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(!exists("over.cpio.gz") && !exists("over.tar") && !exists("both.tar"));
+}
+
+/// The base applies deletions, even those of paths that it does not have. An overlay in another
+/// format than cpio is recognised by its own deletions or by its manifest.
+#[test]
+fn deletions_are_lost_only_without_a_base() {
+    let stage = Stage::new();
+    let script = format!(
+        "{SMALL}; mknod over/etc/none c 0 0; mkdir upper; touch upper/a; mksquashfs over over.squashfs \
+         -quiet -no-progress >/dev/null; mksquashfs upper upper.squashfs -quiet -no-progress >/dev/null"
+    );
+    let (base, over) = layers(&stage, &script);
+    let run =
+        |images: &[&Path]| overcoat(&stage, Who::Root, "extract", images, &["-o", "out.cpio"]);
+    run(&[&base, &over]).ok();
+    run(&[&base]).ok();
+    let squashfs = stage.path("layers/over.squashfs");
+    run(&[&squashfs]).code(2).stderr_has(&["2 deletions (/etc/issue, /etc/none)"]);
+    run(&[&base, &squashfs]).ok();
+    let upper = stage.path("layers/upper.squashfs");
+    run(&[&upper, &over]).ok();
+    stage.write(
+        "layers/upper.squashfs.manifest.json",
+        r#"{"layers": [{"name": "base.squashfs", "sha256": "00"}]}"#,
+    );
+    run(&[&upper, &over]).code(2).stderr_has(&["upper.squashfs is an overlay"]);
 }

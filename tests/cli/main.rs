@@ -24,6 +24,7 @@ mod du;
 mod extract;
 mod image_arguments;
 mod image_fixture;
+mod image_names;
 mod image_offsets;
 mod import;
 mod init;

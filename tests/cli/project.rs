@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -134,6 +134,10 @@ impl Site {
         names.sort();
         names
     }
+}
+
+fn owned((name, state): (&str, &str)) -> (String, String) {
+    (name.to_owned(), state.to_owned())
 }
 
 fn text(value: &Value, key: &str) -> String {
@@ -315,7 +319,96 @@ fn named_images_and_their_needs_are_built() {
     site.run(who, &["tow"]).code(2).stderr_has(&["has no image `tow`", "did you mean `two`?"]);
     site.run(who, &["-o", "x.cpio.gz"])
         .code(2)
-        .stderr_has(&["--output is for a single image file"]);
+        .stderr_has(&["--output writes a single image: name one image of the project"]);
+}
+
+/// The next base is built beside the present one, which stays in use.
+#[test]
+fn image_is_built_to_another_file() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &[]);
+    let out = site.out(who);
+    let contents = || -> Vec<Vec<u8>> {
+        let records = ["base", "one"].map(|name| format!(".overcoat/{name}.json"));
+        let files = site.files(who).into_iter().chain(records);
+        files.map(|name| fs::read(out.join(name)).unwrap()).collect()
+    };
+    let before = contents();
+    let next = site.stage.out(who).join("next.squashfs");
+    let next = next.to_str().unwrap();
+    site.stage.sh("echo next >tree/etc/next");
+    let states = site.states(who, &["base", "-n", "-o", next]);
+    assert_eq!(states, [("base", "due")].map(owned));
+    let report = site.report(site.run(who, &["base", "-o", next, "--json"]).ok());
+    assert_eq!(text(&report[0]["outputs"][0], "output"), next);
+    assert_eq!(report[0]["reasons"][0], "--output was given");
+    assert!(contents() == before);
+    let ls = |image: &str| {
+        let mut command = site.stage.overcoat(who);
+        finish(command.args(["ls", image, ":/etc/next"])).code
+    };
+    let own = out.join("base.squashfs");
+    assert_eq!((ls(next), ls(own.to_str().unwrap())), (0, 1));
+    assert!(Path::new(&format!("{next}.manifest.json")).exists());
+    // The overlays are checked on it, and then the project's own base is built.
+    let mut check = site.stage.overcoat(who);
+    check.arg("check").arg("-p").arg(site.file(who)).args(["--base", next]);
+    assert!(finish(&mut check).code(0).text().contains("one: fits"));
+    assert_eq!(site.built(who, &[]), ["base"]);
+    assert_eq!(ls(own.to_str().unwrap()), 0);
+
+    // An image that it needs is built as usual.
+    site.write("base/files/etc/again", "again\n");
+    let other = site.stage.out(who).join("other.cpio");
+    let other = other.to_str().unwrap();
+    let log = site.stage.out(who).join("log");
+    let log = ["--log", log.to_str().unwrap()];
+    let built = site.built(who, &[&["one", "--output", other][..], &log].concat());
+    assert_eq!(built, ["base", "one"]);
+    assert!(fs::read(other).unwrap().starts_with(b"07070"));
+    assert!(out.join("base.squashfs.manifest.json").exists());
+    assert_eq!(site.built(who, &["one"]), [] as [&str; 0]);
+
+    let own = out.join("../artifacts/two.cpio.gz.manifest.json");
+    for (arguments, error) in [
+        (&["one", "two", "-o", "x.cpio.gz"][..], "--output writes a single image"),
+        (&["one", "-o", "-"], "cannot go to standard output: give a file"),
+        (&["boot", "-o", "x.cpio.gz"], "but boot yields several"),
+        (&["one", "-o", "x"], "x: unknown format"),
+        (&["one", "-o", own.to_str().unwrap()], "manifest.json is an artifact of two"),
+        (&["one", "--format", "tar"], "--format is for a single image"),
+        (&["none", "-o", "x.cpio.gz"], "has no image `none`"),
+    ] {
+        site.run(who, arguments).code(2).stderr_has(&[error]);
+    }
+}
+
+/// Options of the command line do not apply to images that the named ones need.
+#[test]
+fn options_apply_to_named_images_only() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.stage.sh("mkdir shared; echo shared >shared/file");
+    let bind = format!("--bind={}:/mnt:ro", site.stage.path("shared").display());
+    site.built(who, &["base"]);
+    for option in [&*bind, "--level=1", "--no-manifest", "--network=host", "--ansible=--check"] {
+        let states = site.states(who, &["one", "-n", option]);
+        assert_eq!(states[0], ("base".to_owned(), "up_to_date".to_owned()), "{option}");
+    }
+    // A base that is built for a named image has no options either.
+    site.write("base/files/etc/again", "again\n");
+    let options = ["one", &bind, "--no-manifest", "--level", "1"];
+    assert_eq!(site.built(who, &options), ["base", "one"]);
+    let manifest = |name: &str| site.out(who).join(format!("{name}.manifest.json")).exists();
+    assert!(manifest("base.squashfs") && !manifest("one.cpio.gz"));
+    assert_eq!(site.built(who, &["one"]), ["one"]);
+    assert_eq!(site.built(who, &["base"]), [] as [&str; 0]);
+    // The options of an image that is named later are a reason to build it.
+    assert_eq!(site.built(who, &["base", "--level", "1"]), ["base"]);
+    assert_eq!(site.built(who, &["one"]), [] as [&str; 0]);
+    let states = site.states(who, &["-n"]);
+    assert_eq!(states[..2], [("base", "due"), ("one", "up_to_date")].map(owned));
 }
 
 #[test]

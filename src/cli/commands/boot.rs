@@ -15,10 +15,10 @@ use nix::sys::signal::Signal;
 use provisioners::Project;
 use serde_json::{Value, json};
 
-use super::project;
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
+use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 use crate::text::size::size_text;
@@ -55,9 +55,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
 
-    /// Project file (default: overcoat.yml in this directory or the nearest parent)
-    #[arg(short, long, value_name = "FILE")]
-    project: Option<PathBuf>,
+    #[command(flatten)]
+    project: ProjectOption,
 
     /// Run a shell command in the machine once it is up
     ///
@@ -188,11 +187,6 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
 
 /// Determines the files to boot from the command line and the project.
 fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
-    let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
-    let is_project = |what: &String| {
-        let path = Path::new(what);
-        Project::is_one(path) || path.join(provisioners::project::FILE_NAME).is_file()
-    };
     let alone = args.base.is_some() && args.kernel.is_some() && args.initrd.is_some();
     if alone {
         let parts = MachineFiles {
@@ -206,16 +200,16 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
     let some = args.base.is_some() || args.kernel.is_some() || args.initrd.is_some();
     let found = match args.what.first() {
         // Overlays by path, with a project for the rest.
-        Some(first) if is_file(first) && !is_project(first) => {
-            let found = project::find(&[], args.project.as_deref());
+        Some(first) if is_overlay(args, Path::new(first)) => {
+            let found = project_images::find(&[], args.project.file());
             found.map(|found| found.map(|(project, _)| (project, args.what.clone())))
         }
-        _ => project::find(&args.what, args.project.as_deref()),
+        _ => project_images::find(&args.what, args.project.file()),
     };
     let (project, names) = match found {
         Ok(Some(found)) => found,
         // Some of the files were given, and no project has the rest.
-        Err(_) | Ok(None) if some && args.project.is_none() => {
+        Err(_) | Ok(None) if some && args.project.file().is_none() => {
             return Err(CommandError::user(
                 "no project found: give all of --base, --kernel and --initrd",
             ));
@@ -254,8 +248,9 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         }
     };
     for name in &names {
-        match project.find(name) {
-            Ok(_) => {
+        let word = Path::new(name);
+        match project_images::named_image(&project, word) {
+            Some(_) => {
                 let of = catalogue.machine_files(name).map_err(CommandError::user)?;
                 if let Some(before) = &parts
                     && before.base != of.base
@@ -268,8 +263,8 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
                 add(of.overlays.clone());
                 parts.get_or_insert(of);
             }
-            Err(_) if is_file(name) => add(vec![PathBuf::from(name)]),
-            Err(why) => return Err(CommandError::user(why)),
+            None if project_images::is_path_form(word) => add(vec![word.to_owned()]),
+            None => return Err(project_images::unknown_image_error(&project, word)),
         }
     }
     let parts = match parts {
@@ -282,17 +277,17 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         base: args.base.clone().unwrap_or(parts.base),
         overlays,
     };
-    for path in [&parts.kernel, &parts.initrd, &parts.base].into_iter().chain(&parts.overlays) {
-        let made = project.images().iter().find(|image| image.files().contains(path));
-        if let Some(image) = made.filter(|_| !path.exists()) {
-            let path = path.display();
-            let name = &image.name;
-            return Err(CommandError::user(format!(
-                "{path} is not built yet: run `overcoat build {name}`"
-            )));
-        }
+    let files = [&parts.kernel, &parts.initrd, &parts.base].into_iter().chain(&parts.overlays);
+    let files: Vec<PathBuf> = files.cloned().collect();
+    match project_images::unbuilt(&project, &files) {
+        Some(image) => Err(project_images::not_built_error(&project, &image.name, &image.name)),
+        None => Ok(parts),
     }
-    Ok(parts)
+}
+
+/// Returns whether the first argument is the path of an overlay.
+fn is_overlay(args: &Args, first: &Path) -> bool {
+    args.project.is_path(first) && !project_images::is_project(first)
 }
 
 /// Returns the files of the project's only base.

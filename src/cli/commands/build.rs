@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use provisioners::image::Image;
+use provisioners::Project;
+use provisioners::image::{Image, manifest_path};
 use serde_json::json;
 
 use super::project::{self, ProjectArgs};
-use crate::build::BuildOptions;
+use crate::build::{BuildOptions, is_same_file};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::project_images;
 use crate::cli::ui::reporter::build_reporter;
 
 #[derive(Debug, ClapArgs)]
@@ -71,13 +73,14 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         && let Some(option) = args.project.project_only_option()
         && let [file] = args.what.as_slice()
         && Path::new(file).is_file()
-        && !provisioners::Project::is_one(Path::new(file))
+        && !Project::is_one(Path::new(file))
     {
         return Err(CommandError::user(format!(
             "{option} is for projects, but {file} is an image file, which is always built"
         )));
     }
-    let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
+    let Some((project, names)) = project_images::find(&args.what, args.project.project.file())?
+    else {
         return match args.what.as_slice() {
             [file] => build_image(ui, &Image::load(Path::new(file))?, &args.common),
             files => Err(CommandError::user(format!(
@@ -90,7 +93,12 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     match &args.project.only {
         Some(name) => {
             let index = project.find(name).map_err(CommandError::user)?;
-            let outcome = build_image(ui, &project.images()[index].image, &args.common);
+            let mut options = args.common.options(ui);
+            if !names.is_empty() && !names.contains(name) {
+                remove_options_of_named_images(&mut options);
+            }
+            let image = &project.images()[index].image;
+            let outcome = build_with(ui, image, &options);
             if let Err(error) = &outcome
                 && !error.is_silent()
             {
@@ -103,24 +111,84 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     }
 }
 
+/// Returns whether two paths name the same file, which need not exist.
+fn is_same_path(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        let parent = std::fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()?;
+        Some(parent.join(path.file_name()?))
+    };
+    is_same_file(one, other) || place(one).is_some_and(|one| Some(one) == place(other))
+}
+
 /// Builds an image of any kind.
 pub(crate) fn build_image(ui: &Ui, image: &Image, common: &CommonBuildArgs) -> CommandResult {
-    let reporter = build_reporter(ui, common.seal.json, false);
-    crate::build::build(image, &common.options(ui), &reporter)?;
+    build_with(ui, image, &common.options(ui))
+}
+
+fn build_with(ui: &Ui, image: &Image, options: &BuildOptions) -> CommandResult {
+    let reporter = build_reporter(ui, options.seal.reports_on_stdout);
+    crate::build::build(image, options, &reporter)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Removes the options that do not apply to an image that is only needed by the named ones: its
+/// outputs, and those in [`CommonBuildArgs::content_options`].
+fn remove_options_of_named_images(options: &mut BuildOptions) {
+    options.output = None;
+    options.seal.format = None;
+    options.log = None;
+    options.root.network = None;
+    options.root.binds.clear();
+    options.seal.level = None;
+    options.seal.manifest = true;
+    options.ansible.clear();
+}
+
 impl CommonBuildArgs {
-    /// Rejects options that are only valid for a single image file.
-    pub(crate) fn check_for_project(&self) -> Result<(), CommandError> {
-        let given = [
-            (self.output.is_some(), "--output"),
-            (self.seal.format.is_some(), "--format"),
-            (self.log.is_some(), "--log"),
-        ];
-        match given.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(CommandError::user(format!(
-                "{option} is for a single image file: in a project, set it in the project file"
+    /// Rejects options that do not apply to the images `names` of a project.
+    pub(crate) fn check_for_project(
+        &self,
+        project: &Project,
+        names: &[String],
+    ) -> Result<(), CommandError> {
+        let Some(output) = &self.output else {
+            let given = [(self.seal.format.is_some(), "--format"), (self.log.is_some(), "--log")];
+            return match given.iter().find(|(given, _)| *given) {
+                Some((_, option)) => Err(CommandError::user(format!(
+                    "{option} is for a single image: set it in the project file, or give --output \
+                     too"
+                ))),
+                None => Ok(()),
+            };
+        };
+        let [name] = names else {
+            return Err(CommandError::user(
+                "--output writes a single image: name one image of the project",
+            ));
+        };
+        if output == Path::new("-") {
+            return Err(CommandError::user(
+                "--output: an image of a project cannot go to standard output: give a file",
+            ));
+        }
+        let index = project.find(name).map_err(CommandError::user)?;
+        if project.images()[index].kind() == "initrd" {
+            return Err(CommandError::user(format!(
+                "--output writes a single file, but {name} yields several: set their names in the \
+                 project file"
+            )));
+        }
+        let own = project.images().iter().find(|image| {
+            let files = image.files();
+            let manifests = files.iter().map(|file| manifest_path(file));
+            files.iter().cloned().chain(manifests).any(|file| is_same_path(&file, output))
+        });
+        match own {
+            Some(image) => Err(CommandError::user(format!(
+                "{} is an artifact of {}: give another file, or build without --output",
+                output.display(),
+                image.name
             ))),
             None => Ok(()),
         }

@@ -5,14 +5,10 @@ use std::process::ExitCode;
 
 use anstyle::AnsiColor;
 use clap::{Args as ClapArgs, ValueEnum};
-use provisioners::Project;
-use provisioners::image::Format;
-use provisioners::image::ImageLocation;
 use provisioners::project::Member;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
-use super::project;
 use crate::check::UnknownLint;
 use crate::check::{
     CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
@@ -22,6 +18,7 @@ use crate::check::{check, lint, lints, sarif};
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
+use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::cli::ui::stdout::StdoutWriter;
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
@@ -40,13 +37,13 @@ reason, and `check: budget:` sets size limits.")]
 pub(crate) struct Args {
     /// A base and its overlays, the lowest first, or names of images of the project
     ///
-    /// Without arguments, all images of the project are checked.
+    /// Without arguments, all images of the project that are built are checked.
     #[arg(value_name = "IMAGE|NAME")]
     what: Vec<String>,
 
     /// Check whether each overlay fits this base instead of its own
     ///
-    /// Checks the given overlays, or all overlays of the project.
+    /// Checks the given overlays, or all overlays of the project that are built.
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
 
@@ -77,9 +74,8 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
-    /// Project file (default: overcoat.yml in this directory or the nearest parent)
-    #[arg(short, long, value_name = "FILE")]
-    project: Option<PathBuf>,
+    #[command(flatten)]
+    project: ProjectOption,
 
     /// Print the findings as JSON
     #[arg(long, conflicts_with = "sarif")]
@@ -138,8 +134,12 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if let Some(name) = &args.explain {
         return explain(ui, name);
     }
+    let Requests { requests, not_checked } = requests(args)?;
+    for (_, reason) in &not_checked {
+        ui.status(&format!("not checked: {reason}"));
+    }
     let mut reports = Vec::new();
-    for request in requests(args)? {
+    for request in requests {
         reports.push(check(&request)?);
     }
     if args.sarif {
@@ -152,6 +152,10 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             "warnings": count(Severity::Warning),
             "notes": count(Severity::Note),
             "checks": reports,
+            "not_checked": not_checked
+                .iter()
+                .map(|(name, reason)| json!({ "name": name, "reason": reason.to_string() }))
+                .collect::<Vec<_>>(),
         });
         ui.print(&value.to_string())?;
     } else {
@@ -212,16 +216,28 @@ fn explain(ui: &Ui, name: &str) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the checks to run, one for each report.
-fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
-    let is_image = |what: &String| {
-        let path = Path::new(what);
-        let project = path.join(provisioners::project::FILE_NAME).is_file();
-        (what.contains('/') || ImageLocation::of(path).file.exists())
-            && !project
-            && !Project::is_one(path)
+/// The checks to run.
+#[derive(Default)]
+struct Requests {
+    /// One for each report.
+    requests: Vec<CheckRequest>,
+    /// The images that were not named and cannot be checked, with the reasons.
+    not_checked: Vec<(String, CommandError)>,
+}
+
+impl From<Vec<CheckRequest>> for Requests {
+    fn from(requests: Vec<CheckRequest>) -> Self {
+        Requests { requests, not_checked: Vec::new() }
+    }
+}
+
+/// Returns the checks to run.
+fn requests(args: &Args) -> Result<Requests, CommandError> {
+    let is_image = |word: &String| {
+        let word = Path::new(word);
+        args.project.is_path(word) && !project_images::is_project(word)
     };
-    let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
+    let paths = args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
     let request =
         CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
@@ -234,15 +250,16 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
             return Ok(images
                 .iter()
                 .map(|overlay| on_other_base(base, overlay, &images, &request))
-                .collect());
+                .collect::<Vec<_>>()
+                .into());
         }
         args.offset.apply(&mut images);
         let lower_layers = usize::from(!args.whole && images.len() > 1);
         let name = args.what.last().cloned().unwrap_or_default();
-        return Ok(vec![CheckRequest { name, images, lower_layers, ..request }]);
+        return Ok(vec![CheckRequest { name, images, lower_layers, ..request }].into());
     }
     args.offset.reject("in a project")?;
-    let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
+    let Some((project, names)) = project_images::find(&args.what, args.project.file())? else {
         return Err(CommandError::user("give a base and overlays, or images of a project"));
     };
     let members: Vec<&Member> = match names.is_empty() {
@@ -260,11 +277,26 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
         }
     };
     let catalogue = Catalogue::new(&project, None, None).ok();
-    let mut requests = Vec::new();
+    let mut found = Requests::default();
     for member in members {
-        requests.push(project_request(args, member, catalogue.as_ref(), &request)?);
+        match project_images::built_layers(&project, member, args.base.as_deref()) {
+            Ok(images) => {
+                let request = project_request(args, member, images, catalogue.as_ref(), &request)?;
+                found.requests.push(request);
+            }
+            Err(reason) if names.is_empty() => {
+                found.not_checked.push((member.name.clone(), reason));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(requests)
+    if found.requests.is_empty() && !found.not_checked.is_empty() {
+        return Err(CommandError::user(format!(
+            "{}: no image is built in a format that can be checked: run `overcoat build`",
+            project.file.display()
+        )));
+    }
+    Ok(found)
 }
 
 /// Returns the check of an overlay over another base. From `all`, it includes the lower overlays
@@ -286,30 +318,16 @@ fn on_other_base(
     CheckRequest { name, images, lower_layers, other_base: true, ..request.clone() }
 }
 
-/// Returns the check of an image of a project.
+/// Returns the check of an image of a project with the layers `images`.
 fn project_request(
     args: &Args,
     member: &Member,
+    images: Vec<PathBuf>,
     catalogue: Option<&Catalogue>,
     request: &CheckRequest,
 ) -> Result<CheckRequest, CommandError> {
     let name = &member.name;
-    let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
-    let Some((output, _)) = output else {
-        return Err(CommandError::user(format!("{name}: none of its formats can be checked")));
-    };
-    if !output.exists() {
-        return Err(CommandError::user(format!(
-            "{name} is not built yet: run `overcoat build {name}`"
-        )));
-    }
-    let source = &member.image.source;
-    let mut images = source.layers().map(|layers| layers.paths()).unwrap_or_default();
-    if let (Some(base), Some(lowest)) = (&args.base, images.first_mut()) {
-        lowest.clone_from(base);
-    }
-    let lower_layers = if args.whole { 0 } else { images.len() };
-    images.push(output.clone());
+    let lower_layers = if args.whole { 0 } else { images.len() - 1 };
     let parts = catalogue.and_then(|catalogue| catalogue.machine_files(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
     let kernel = kernel.filter(|kernel| kernel.exists());

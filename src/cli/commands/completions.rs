@@ -27,10 +27,10 @@ use fs_model::tree::Follow;
 use provisioners::Project;
 
 use self::line::{CompletionLine, LINE, expand_tilde};
-use super::project;
 use crate::cli::command;
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::project_images;
 use crate::image::open::is_image;
 use crate::image::view::{StackView, ViewNode};
 
@@ -114,14 +114,14 @@ fn completer(value_name: &str) -> Option<ArgValueCompleter> {
     Some(match value_name {
         name if name.contains("[:PATH") => completer_from(images_and_paths),
         name if name.starts_with("BASE") || name == "OVERLAY" || name == "IMAGE" => {
-            completer_from(|line| files(line, is_image))
+            completer_from(|line| [layer_names(line), files(line, is_image)].concat())
         }
         "FILE|NAME" => {
             completer_from(move |line| [names(line, |_| true), files(line, is_project)].concat())
         }
-        "NAME|OVERLAY" | "IMAGE|NAME" => completer_from(|line| {
-            [names(line, |kind| kind != "initrd"), files(line, is_image)].concat()
-        }),
+        "NAME|OVERLAY" | "IMAGE|NAME" => {
+            completer_from(|line| [names(line, is_layer), files(line, is_image)].concat())
+        }
         "NAME" => completer_from(|line| names(line, |_| true)),
         "LINT" => completer_from(lints),
         "FILE" | "OUT" | "PROJECT" | "PATH" => completer_from(move |line| files(line, any)),
@@ -150,16 +150,37 @@ fn completer_from(
 /// Completes names of images, with their kinds, from the project that the line names, or from that
 /// of the current directory.
 fn names(line: &CompletionLine, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
-    let found = match line.value_of(&["-p", "--project"]) {
-        Some(file) => Project::load(&file).ok(),
-        None => {
-            let named = line.paths().find(|path| path.exists());
-            let named = named.map(|path| path.to_string_lossy().into_owned());
-            let found = project::find(named.as_slice(), None).ok().flatten();
-            found.map(|(project, _)| project)
-        }
-    };
-    let Some(project) = found else { return Vec::new() };
+    let named = line.paths().find(|path| path.exists());
+    let named = named.map(|path| path.to_string_lossy().into_owned());
+    let file = line.value_of(&["-p", "--project"]);
+    let named = if file.is_some() { &[] } else { named.as_slice() };
+    let found = project_images::find(named, file.as_deref()).ok().flatten();
+    let Some((project, _)) = found else { return Vec::new() };
+    names_in(&project, line, wanted)
+}
+
+/// Completes names of images that stand for layers, with their kinds.
+fn layer_names(line: &CompletionLine) -> Vec<Candidate> {
+    project(line).map_or_else(Vec::new, |project| names_in(&project, line, is_layer))
+}
+
+/// Whether an image of this kind can be a layer.
+fn is_layer(kind: &str) -> bool {
+    kind != "initrd"
+}
+
+/// Returns the project that the option `--project` gives, or that of the current directory.
+fn project(line: &CompletionLine) -> Option<Project> {
+    let file = line.value_of(&["-p", "--project"]);
+    let found = project_images::find(&[], file.as_deref()).ok().flatten();
+    found.map(|(project, _)| project)
+}
+
+fn names_in(
+    project: &Project,
+    line: &CompletionLine,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<Candidate> {
     let images = project.images().iter().filter(|image| wanted(image.kind()));
     let images = images.filter(|image| image.name.as_bytes().starts_with(&line.current));
     images
@@ -205,17 +226,24 @@ fn files(line: &CompletionLine, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate
 
 /// Completes images, and paths inside the images given before.
 fn images_and_paths(line: &CompletionLine) -> Vec<Candidate> {
-    let images = || -> Vec<PathBuf> {
-        line.paths().filter(|path| path.is_dir() || is_image(path)).collect()
+    let project = project(line);
+    let layers = || -> Vec<PathBuf> {
+        let is_name = |word: &Path| {
+            project.as_ref().is_some_and(|p| project_images::named_image(p, word).is_some())
+        };
+        let images = line.paths().filter(|word| word.is_dir() || is_image(word) || is_name(word));
+        let images: Vec<PathBuf> = images.collect();
+        project_images::stack(&images, project.as_ref()).unwrap_or_default()
     };
     let Some(path) = line.current.strip_prefix(b":") else {
-        let mut found = files(line, is_image);
-        if line.current.is_empty() && !images().is_empty() {
+        let names = project.as_ref().map(|project| names_in(project, line, is_layer));
+        let mut found = [names.unwrap_or_default(), files(line, is_image)].concat();
+        if line.current.is_empty() && !layers().is_empty() {
             found.push((b":/".to_vec(), None));
         }
         return found;
     };
-    let found = inside(&images(), if path.is_empty() { b"/" } else { path });
+    let found = inside(&layers(), if path.is_empty() { b"/" } else { path });
     found.into_iter().map(|path| ([b":", &path[..]].concat(), None)).collect()
 }
 

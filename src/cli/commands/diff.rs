@@ -35,11 +35,13 @@ overcoat diff BASE OVERLAY… :/etc         compare only this path
 Exit code: 0 if there are no differences, 1 if there are, 2 if the images cannot be compared.")]
 pub(crate) struct Args {
     /// The base, its overlays, and paths to compare, which begin with a colon
+    ///
+    /// The name of an image of the project stands for its base, its lower overlays and itself.
     #[arg(value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
     #[command(flatten)]
-    offset: image_args::BaseOffset,
+    stack: image_args::StackOptions,
 
     /// Old stack: overlays over BASE, or all images if there is no BASE
     #[arg(long, value_name = "IMAGE", num_args = 1.., requires = "to")]
@@ -83,57 +85,69 @@ struct Sides {
 
 impl Args {
     fn sides(&self, ui: &Ui) -> Result<Sides, CommandError> {
-        let (mut common, mut paths) = image_args::split(&self.arguments);
-        match common.is_empty() {
-            true => self.offset.reject("with --from and --to alone")?,
-            false => self.offset.apply(&mut common),
+        let (common, mut paths) = image_args::split(&self.arguments);
+        if common.is_empty() {
+            self.stack.reject_offset("with --from and --to alone")?;
         }
         let (from, mut more) = image_args::split(&self.from);
         paths.append(&mut more);
-        let (mut to, mut more) = image_args::split(&self.to);
+        let (to, mut more) = image_args::split(&self.to);
         paths.append(&mut more);
         if self.to.is_empty() {
-            if common.len() < 2 {
-                return Err(match common.first() {
-                    None => image_args::no_image_error(&paths),
-                    Some(base) => CommandError::user(format!(
-                        "{}: nothing to compare with: give overlays after it, or another stack \
-                         with --to",
-                        base.display()
-                    )),
-                });
-            }
-            to = common.split_off(1);
-            if let Some(other) = to.iter().find(|path| is_root(path)) {
-                return Err(CommandError::user(format!(
-                    "{other}: not an archive, so it could be another base or an overlay: write \
-                     `--from {base} --to {other}` to compare it with {base}, or \
-                     `{base} --to {other}` to stack it on {base}",
-                    other = other.display(),
-                    base = common[0].display()
-                )));
-            }
-            if to.len() > 1 && std::io::stderr().is_terminal() {
-                ui.status(&format!(
-                    "comparing {base} with the stack of all {} overlays; to compare the overlays \
-                     with each other: {base} --from {} --to {}",
-                    to.len(),
-                    to[0].display(),
-                    to[1].display(),
-                    base = common[0].display()
-                ));
-            }
-        } else if to.is_empty() {
+            return self.base_and_overlays(ui, &common, paths);
+        }
+        if to.is_empty() {
             return Err(image_args::no_image_error(&paths));
         }
-        let stack = |over: Vec<PathBuf>| common.iter().cloned().chain(over).collect::<Vec<_>>();
-        let sides = Sides { old: stack(from), new: stack(to), paths };
+        let stack = |over| self.stack.layers(&[&common[..], over].concat());
+        let sides = Sides { old: stack(&from)?, new: stack(&to)?, paths };
         match sides.old.is_empty() {
             true => Err(CommandError::user(
                 "--to has nothing to compare with: give a base before it, or a stack with --from",
             )),
             false => Ok(sides),
         }
+    }
+
+    /// Returns the sides for a base and its overlays.
+    fn base_and_overlays(
+        &self,
+        ui: &Ui,
+        images: &[PathBuf],
+        paths: Vec<Vec<u8>>,
+    ) -> Result<Sides, CommandError> {
+        let Some(base) = images.first() else { return Err(image_args::no_image_error(&paths)) };
+        let layers = self.stack.layers(images)?;
+        if layers.len() < 2 {
+            return Err(CommandError::user(format!(
+                "{}: nothing to compare with: give overlays after it, or another stack with --to",
+                base.display()
+            )));
+        }
+        // The layers that a name stands for are a base and its overlays.
+        let is_ambiguous = |path: &&PathBuf| layers.contains(path) && is_root(path);
+        if let Some(other) = images.iter().skip(1).find(is_ambiguous) {
+            return Err(CommandError::user(format!(
+                "{other}: not an archive, so it could be another base or an overlay: write \
+                 `--from {base} --to {other}` to compare it with {base}, or \
+                 `{base} --to {other}` to stack it on {base}",
+                other = other.display(),
+                base = base.display()
+            )));
+        }
+        if let [base, first, second, ..] = images
+            && std::io::stderr().is_terminal()
+        {
+            ui.status(&format!(
+                "comparing {base} with the stack of all {} overlays; to compare the overlays with \
+                 each other: {base} --from {} --to {}",
+                images.len() - 1,
+                first.display(),
+                second.display(),
+                base = base.display()
+            ));
+        }
+        Ok(Sides { old: layers[..1].to_vec(), new: layers, paths })
     }
 }
 

@@ -9,12 +9,16 @@ use fs_model::tree::Follow;
 use serde_json::json;
 
 use crate::build::{reject_layers, source_date_epoch};
+use crate::check::recorded_layers;
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::image_args::ImageArgs;
+use crate::cli::ui::format::display_path;
+use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::image::extract::ExtractSelection;
 use crate::image::extract::archive::ArchiveSource;
+use crate::image::extract::deletions::{LostDeletion, LowestLayer, lost_deletions};
 use crate::image::extract::folder::{ExtractError, Extracted, extract};
+use crate::image::open::is_squashfs;
 use crate::image::view::ViewNode;
 use crate::sandbox::Signals;
 use crate::seal::report::archive_report;
@@ -34,7 +38,8 @@ pub(crate) struct Args {
     /// Extract into this archive; `-` is standard output, as tar
     ///
     /// The format follows from the name: .tar, .cpio.gz, .cpio.zst, .cpio or .squashfs. An existing
-    /// file is replaced.
+    /// file is replaced. An archive holds no deletions, so an overlay is rejected without its base
+    /// if it deletes anything.
     #[arg(short, long, value_name = "FILE", group = "where")]
     output: Option<PathBuf>,
 
@@ -66,6 +71,19 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if let Some(output) = &args.output {
         reject_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
+        let lost = lost_deletions(&opened.view, &selection, lowest_layer(&opened.images))?;
+        if !lost.is_empty() {
+            let to = match output == Path::new("-") {
+                true => "standard output".into(),
+                false => output.to_string_lossy(),
+            };
+            return Err(CommandError::user(format!(
+                "{} is an overlay, and {to} would lose {}: give the base before it, or keep the \
+                 overlay as it is",
+                lowest_label(&opened),
+                deletions_text(&lost)
+            )));
+        }
         let taken = ArchiveSource::new(&opened.view, &selection)?;
         return archive(ui, args, output, format, &taken);
     }
@@ -73,6 +91,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         return Err(CommandError::user("give a directory with -C, or an archive with -o"));
     };
     reject_inside_layer(directory, &opened.images)?;
+    let lost = lost_deletions(&opened.view, &selection, lowest_layer(&opened.images))?;
     let signals = Signals::take()?;
     let signal = Cell::new(None);
     let stop = || {
@@ -82,13 +101,58 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         signal.get().is_some()
     };
     match extract(&opened.view, &selection, directory, args.force, &stop) {
-        Ok(done) => print_result(ui, args, directory, &done)?,
+        Ok(done) => {
+            print_result(ui, args, directory, &done, lost.len())?;
+            if !lost.is_empty() {
+                ui.warning(&format!(
+                    "{} is an overlay, and {} lacks {}: give the base before it",
+                    lowest_label(&opened),
+                    directory.display(),
+                    deletions_text(&lost)
+                ));
+            }
+        }
         Err(ExtractError::Stopped) => {
             return Err(CommandError::signal(signal.get().map_or(2, |signal| signal as i32)));
         }
         Err(error) => return Err(CommandError::from(error)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what is known about the lowest of the images.
+fn lowest_layer(images: &[PathBuf]) -> LowestLayer {
+    match images.first() {
+        Some(image) if !recorded_layers(image).is_empty() => LowestLayer::Overlay,
+        Some(image) if !image.is_dir() && !is_squashfs(image) => LowestLayer::Archive,
+        _ => LowestLayer::Root,
+    }
+}
+
+/// Returns the name of the lowest image.
+fn lowest_label(opened: &OpenedImages) -> String {
+    labels(&opened.view).swap_remove(0)
+}
+
+/// Describes lost deletions: their number and the first paths.
+fn deletions_text(lost: &[LostDeletion]) -> String {
+    const MAX_PATHS: usize = 3;
+    let directories = lost.iter().filter(|one| one.is_directory).count();
+    let whiteouts = lost.len() - directories;
+    let counts = [
+        (whiteouts, "deletion", "deletions"),
+        (directories, "opaque directory", "opaque directories"),
+    ];
+    let counts = counts.iter().filter(|(count, ..)| *count > 0);
+    let counts: Vec<String> = counts
+        .map(|(count, one, more)| format!("{count} {}", if *count == 1 { one } else { more }))
+        .collect();
+    let mut paths: Vec<String> =
+        lost.iter().take(MAX_PATHS).map(|one| display_path(&one.path)).collect();
+    if lost.len() > MAX_PATHS {
+        paths.push("…".to_owned());
+    }
+    format!("{} ({})", counts.join(" and "), paths.join(", "))
 }
 
 /// Rejects a target directory inside a layer, which would be copied into itself.
@@ -160,6 +224,7 @@ fn print_result(
     args: &Args,
     directory: &Path,
     done: &Extracted,
+    deletions: usize,
 ) -> Result<(), CommandError> {
     if args.json {
         return Ok(ui.print(
@@ -169,6 +234,7 @@ fn print_result(
                 "entries": done.entries,
                 "bytes": done.bytes,
                 "left_out": {
+                    "deletions": deletions,
                     "owners": done.owners,
                     "setuid": done.setuid,
                     "devices": done.devices,

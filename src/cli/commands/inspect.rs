@@ -11,6 +11,7 @@ use fs_model::layer::squashfs::CacheOptions;
 use crate::build::reject_layers;
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::image_args::StackOptions;
 use crate::cli::ui::stdout::wants_colours;
 use crate::image::open::{ImageFile, OpenedLayers};
 use crate::image::view::StackView;
@@ -24,6 +25,8 @@ use crate::tui::gather::InspectedStack;
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Base: a squashfs image, a cpio archive or a directory
+    ///
+    /// The name of an image of the project stands for its base, its lower overlays and itself.
     #[arg(value_name = "BASE")]
     base: PathBuf,
 
@@ -32,7 +35,7 @@ pub(crate) struct Args {
     overlays: Vec<PathBuf>,
 
     #[command(flatten)]
-    offset: crate::cli::ui::image_args::BaseOffset,
+    stack: StackOptions,
 
     /// Write an HTML page to this file instead; `-` is standard output
     #[arg(long, value_name = "FILE")]
@@ -44,9 +47,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
-    let images = std::iter::once(&args.base).chain(&args.overlays);
-    let mut images: Vec<PathBuf> = images.cloned().collect();
-    args.offset.apply(&mut images);
+    let words: Vec<PathBuf> = [&args.base].into_iter().chain(&args.overlays).cloned().collect();
+    let images = args.stack.layers(&words)?;
     let Some(file) = &args.html else { return show(args, images) };
     reject_layers([file].into_iter(), &images)?;
     // Open the output first, so that errors are reported before any work.

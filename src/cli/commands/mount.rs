@@ -17,7 +17,7 @@ use nix::unistd::pipe2;
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::image_args::BaseOffset;
+use crate::cli::ui::image_args::StackOptions;
 use crate::image::open;
 use crate::mount::host::MountServer;
 use crate::root::default_upper_limit;
@@ -26,43 +26,66 @@ use crate::sandbox::{ForkSide, HostMount, MountOptions, fork_process, unmount};
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// The base, its overlays, and the directory to mount on
+    ///
+    /// The name of an image of the project stands for its base, its lower overlays and itself.
     #[arg(required = true, num_args = 2.., value_name = "BASE [OVERLAY] DIR")]
-    pub(crate) paths: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) offset: BaseOffset,
+    stack: StackOptions,
 
     /// Mount with a writable layer in memory; `overcoat seal DIR` saves the changes
     #[arg(long)]
-    pub(crate) rw: bool,
+    rw: bool,
 
     /// Memory limit of the changes, such as 2G (default: half of the machine's memory)
     #[arg(long, value_name = "SIZE", value_parser = size_value)]
-    pub(crate) upper_size: Option<u64>,
+    upper_size: Option<u64>,
 
     /// Serve in the foreground
     #[arg(short, long)]
+    foreground: bool,
+}
+
+/// A root to mount.
+#[derive(Debug)]
+pub(crate) struct RootMount {
+    /// The layers, the lowest first.
+    pub(crate) layers: Vec<PathBuf>,
+    /// The directory to mount on.
+    pub(crate) dir: PathBuf,
+    /// Whether it has an upper layer.
+    pub(crate) rw: bool,
+    /// Maximum size of the upper in bytes.
+    pub(crate) upper_size: Option<u64>,
+    /// Whether to serve in the foreground.
     pub(crate) foreground: bool,
 }
 
 pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
-    mount(ui, args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
+    let Some((dir, images)) = args.paths.split_last() else {
+        return Err(CommandError::user("nothing to mount"));
+    };
+    let root = RootMount {
+        layers: args.stack.layers(images)?,
+        dir: dir.clone(),
+        rw: args.rw,
+        upper_size: args.upper_size,
+        foreground: args.foreground,
+    };
+    mount(ui, root, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
 }
 
 /// Mounts with the given mount options.
-pub(crate) fn mount(ui: &Ui, args: &Args, how: &MountOptions) -> CommandResult {
-    let Some((dir, paths)) = args.paths.split_last() else {
-        return Err(CommandError::user("nothing to mount"));
-    };
-    if args.upper_size.is_some() && !args.rw {
+pub(crate) fn mount(ui: &Ui, root: RootMount, how: &MountOptions) -> CommandResult {
+    let RootMount { layers: paths, dir, rw, upper_size, foreground } = root;
+    if upper_size.is_some() && !rw {
         return Err(CommandError::user(
             "--upper-size limits the size of changes, but the mount is read-only: give --rw too",
         ));
     }
-    let mut paths = paths.to_vec();
-    args.offset.apply(&mut paths);
     let layers = open::open(&paths, CacheOptions::default())?;
-    let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
+    let upper_limit = rw.then(|| upper_size.unwrap_or_else(default_upper_limit));
     let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
     let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
     let dir = std::path::absolute(dir)?;
@@ -77,7 +100,7 @@ pub(crate) fn mount(ui: &Ui, args: &Args, how: &MountOptions) -> CommandResult {
     // From here on every error must unmount.
     let server = MountServer { tree, layers, dir: dir.clone() };
     let result =
-        if args.foreground { serve(server, mount, None) } else { in_background(ui, server, mount) };
+        if foreground { serve(server, mount, None) } else { in_background(ui, server, mount) };
     if result.is_err() {
         let _ = unmount(&dir, true);
     }

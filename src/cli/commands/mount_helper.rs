@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::command;
-use crate::cli::commands::mount;
+use crate::cli::commands::mount::{RootMount, mount};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::CommandError;
@@ -93,14 +93,16 @@ pub(crate) fn run(ui: &Ui, arguments: impl Iterator<Item = OsString>) -> ExitCod
             Err(error) => CommandError::from(error).with_exit_code(32).report(ui),
         };
     }
-    let args = mount::Args {
-        paths: request.images.into_iter().chain([request.dir]).collect(),
+    let mut layers = request.images;
+    request.offset.apply(&mut layers);
+    let root = RootMount {
+        layers,
+        dir: request.dir,
         rw: !request.options.read_only,
-        offset: request.offset,
         upper_size: request.upper_size,
         foreground: false,
     };
-    match mount::mount(ui, &args, &request.options) {
+    match mount(ui, root, &request.options) {
         Ok(code) => code,
         Err(error) => error.with_exit_code(32).report(ui),
     }

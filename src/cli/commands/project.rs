@@ -1,7 +1,6 @@
-//! `build` in a project: finds the project, and builds its outdated images.
+//! `build` in a project: builds its outdated images.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Args;
@@ -15,15 +14,15 @@ use crate::build::{
 };
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::reporter::build_reporter;
+use crate::cli::ui::project_images::ProjectOption;
+use crate::cli::ui::reporter::project_reporter;
 use crate::manifest::lower::DriftKind;
 
 /// Options of a project build.
 #[derive(Debug, Args)]
 pub(crate) struct ProjectArgs {
-    /// Project file (default: overcoat.yml in this directory or the nearest parent)
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) project: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) project: ProjectOption,
 
     /// Number of images to build in parallel (default: the number of processors)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -41,7 +40,7 @@ pub(crate) struct ProjectArgs {
     #[arg(long)]
     explain: bool,
 
-    /// List the images to build, but do not build them
+    /// List the images that are up to date and those to build, but do not build them
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -64,56 +63,6 @@ impl ProjectArgs {
     }
 }
 
-/// Finds the project and the names of its images that the arguments `what` select.
-///
-/// The project is that of `file`, or of the first argument, or of the current directory or the
-/// nearest parent. Returns `None` if the first argument is an image file.
-pub(crate) fn find(
-    what: &[String],
-    file: Option<&Path>,
-) -> Result<Option<(Project, Vec<String>)>, CommandError> {
-    if let Some(file) = file {
-        // A directory selects the project in it.
-        let within = file.join(provisioners::project::FILE_NAME);
-        let file = if file.is_dir() { &within } else { file };
-        return Ok(Some((Project::load(file)?, what.to_vec())));
-    }
-    if let Some((first, names)) = what.split_first() {
-        let path = Path::new(first);
-        if path.is_dir() && path.join(provisioners::project::FILE_NAME).is_file() {
-            let file = path.join(provisioners::project::FILE_NAME);
-            return Ok(Some((Project::load(&file)?, names.to_vec())));
-        }
-        if path.is_file() || first.contains('/') || first.ends_with(".yml") {
-            if !Project::is_one(path) {
-                return Ok(None);
-            }
-            return Ok(Some((Project::load(path)?, names.to_vec())));
-        }
-    }
-    let here = std::env::current_dir()?;
-    for folder in here.ancestors() {
-        let file = folder.join(provisioners::project::FILE_NAME);
-        if file.is_file() {
-            // Relative, for shorter messages.
-            let file =
-                if folder == here { PathBuf::from(provisioners::project::FILE_NAME) } else { file };
-            return Ok(Some((Project::load(&file)?, what.to_vec())));
-        }
-    }
-    let name = provisioners::project::FILE_NAME;
-    Err(CommandError::user(match what.first() {
-        Some(word) => format!(
-            "no file {word}, and no {name} in this directory or its parents that could have an \
-             image of that name"
-        ),
-        None => format!(
-            "no {name} in this directory or its parents: give a project's directory or file, or \
-             create a project with `overcoat init`"
-        ),
-    }))
-}
-
 /// Builds the images of a project with these names, or all of them, and the images they need.
 pub(crate) fn build(
     ui: &Ui,
@@ -122,7 +71,6 @@ pub(crate) fn build(
     args: &ProjectArgs,
     common: &CommonBuildArgs,
 ) -> CommandResult {
-    common.check_for_project()?;
     let wanted: Vec<usize> = match names {
         [] => (0..project.images().len()).collect(),
         names => names
@@ -131,6 +79,7 @@ pub(crate) fn build(
             .collect::<Result<_, _>>()
             .map_err(CommandError::user)?,
     };
+    common.check_for_project(project, names)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ScheduleOptions {
         jobs: match args.jobs {
@@ -141,10 +90,11 @@ pub(crate) fn build(
         rebase: args.rebase,
         dry_run: args.dry_run,
         command_line: common.content_options(),
+        elsewhere: common.output.is_some(),
         manifest: !common.seal.no_manifest,
         child,
     };
-    let reporter = build_reporter(ui, common.seal.json, args.explain);
+    let reporter = project_reporter(ui, common.seal.json, args.explain, args.dry_run);
     let outcome = build_project(project, wanted, &options, &reporter)?;
     print_summary(ui, project, &outcome, args.dry_run);
     if common.seal.json {

@@ -12,7 +12,7 @@ use crate::build::{InputTexts, Outputs, reject_layers, source_date_epoch};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::image_args::BaseOffset;
+use crate::cli::ui::image_args::StackOptions;
 use crate::cli::ui::reporter::build_reporter;
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::supervise::ReportFn;
@@ -26,7 +26,7 @@ use crate::sandbox::{
 #[derive(Debug, Args)]
 struct CommonRunArgs {
     #[command(flatten)]
-    offset: BaseOffset,
+    stack: StackOptions,
 
     #[command(flatten)]
     root: RootArgs,
@@ -48,6 +48,8 @@ struct CommonRunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// The base and its overlays: squashfs images, cpio archives or directories
+    ///
+    /// The name of an image of the project stands for its base, its lower overlays and itself.
     #[arg(required = true, value_name = "BASE [OVERLAY]")]
     layers: Vec<PathBuf>,
 
@@ -62,6 +64,8 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
     /// The base and its overlays: squashfs images, cpio archives or directories
+    ///
+    /// The name of an image of the project stands for its base, its lower overlays and itself.
     #[arg(required = true, value_name = "BASE [OVERLAY]")]
     layers: Vec<PathBuf>,
 
@@ -120,14 +124,13 @@ struct CommandRoot<'a> {
 impl<'a> CommandRoot<'a> {
     fn new(
         ui: &'a Ui,
-        layers: &[PathBuf],
+        images: &[PathBuf],
         common: &'a CommonRunArgs,
         report: ReportFn,
     ) -> Result<Self, CommandError> {
         let epoch = source_date_epoch(None)?;
         let seal = common.seal.settings();
-        let mut layers = layers.to_vec();
-        common.offset.apply(&mut layers);
+        let layers = common.stack.layers(images)?;
         let save = match &common.save {
             Some(path) => {
                 let format = seal.format_for(path, None)?;
@@ -182,7 +185,7 @@ impl<'a> CommandRoot<'a> {
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                let reporter = build_reporter(ui, common.seal.json, false);
+                let reporter = build_reporter(ui, common.seal.json);
                 outputs.seal(finished, &common.seal.settings(), epoch, &inputs, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {

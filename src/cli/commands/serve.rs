@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::Project;
 
-use super::project;
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::project_images;
 use crate::sandbox::Signals;
 use crate::serve::{BootServer, Catalogue, CatalogueError, ClientTimeouts};
 
@@ -81,7 +81,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let named: Vec<String> =
         args.project.iter().map(|path| path.to_string_lossy().into_owned()).collect();
-    let project = match (project::find(&named, None)?, &args.project) {
+    let project = match (project_images::find(&named, None)?, &args.project) {
         (Some((project, rest)), _) if rest.is_empty() => project,
         (_, Some(path)) => {
             return Err(CommandError::user(format!(

@@ -13,9 +13,11 @@ pub(crate) fn examples(subcommand: &str) -> &'static [Example] {
         "build" => &[
             ("build", "build all outdated images of the project"),
             ("build --explain discovery", "build one image and print the reasons"),
+            ("build base -o next.squashfs", "build the next base beside the present one"),
             ("build -n --rebase", "list the images to build, also for a changed base"),
         ],
         "run" => &[
+            ("run discovery -- lsscsi --version", "in the layers of an image of the project"),
             ("run base.squashfs discovery.cpio.gz -- lsscsi --version", "discard all changes"),
             (
                 "run base.squashfs --save motd.cpio.gz -- sh -c 'echo welcome >/etc/motd'",
@@ -60,12 +62,13 @@ pub(crate) fn examples(subcommand: &str) -> &'static [Example] {
         "stat" => &[("stat base.squashfs discovery.cpio.gz :/etc/passwd", "show a file's details")],
         "extract" => &[("extract base.squashfs :/etc --directory here", "extract a directory")],
         "du" => &[("du base.squashfs discovery.cpio.gz", "show the usage by directory")],
-        "diff" => {
-            &[("diff -u base.squashfs discovery.cpio.gz :/etc", "show the lines changed in /etc")]
-        }
+        "diff" => &[
+            ("diff discovery", "show what an image of the project changes in its base"),
+            ("diff -u base.squashfs discovery.cpio.gz :/etc", "show the lines changed in /etc"),
+        ],
         "check" => &[
             ("check base.squashfs discovery.cpio.gz", "check an overlay over its base"),
-            ("check --base new.squashfs", "check all overlays of the project on a new base"),
+            ("check --base next.squashfs", "check the project's overlays on the next base"),
         ],
         "inspect" => &[("inspect base.squashfs discovery.cpio.gz", "browse in the terminal")],
         _ => &NONE,

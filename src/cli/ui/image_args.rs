@@ -1,8 +1,8 @@
 //! Images and paths inside them as command line arguments.
 //!
 //! All commands that read images follow one rule: an argument that begins with a colon is a path
-//! inside (`:/etc/passwd` or `:etc/passwd`), everything else is an image, the lowest first.
-//! Ambiguous arguments are rejected.
+//! inside (`:/etc/passwd` or `:etc/passwd`), everything else is an image, the lowest first, by path
+//! or by the name of a project's image ([`project_images`]). Ambiguous arguments are rejected.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,6 +16,7 @@ use provisioners::image::{ImageLocation, parse_offset};
 
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::CommandError;
+use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::image::open::OpenError;
 use crate::image::view::{LayerNode, StackView, ViewNode};
 
@@ -46,6 +47,37 @@ impl BaseOffset {
     }
 }
 
+/// Options that apply to the images on the command line.
+#[derive(Debug, Default, Args)]
+pub(crate) struct StackOptions {
+    #[command(flatten)]
+    offset: BaseOffset,
+
+    #[command(flatten)]
+    project: ProjectOption,
+}
+
+impl StackOptions {
+    /// Returns the layers of the images `words`, paths or names of a project's images.
+    pub(crate) fn layers(&self, words: &[PathBuf]) -> Result<Vec<PathBuf>, CommandError> {
+        let project = self.project.for_images(words)?;
+        let is_name = |word: &PathBuf| {
+            project.as_ref().is_some_and(|p| project_images::named_image(p, word).is_some())
+        };
+        if words.first().is_some_and(is_name) {
+            self.offset.reject("in the project file")?;
+        }
+        let mut layers = project_images::stack(words, project.as_ref())?;
+        self.offset.apply(&mut layers);
+        Ok(layers)
+    }
+
+    /// Returns an error if an offset was given for a command line without a base.
+    pub(crate) fn reject_offset(&self, place: &str) -> Result<(), CommandError> {
+        self.offset.reject(place)
+    }
+}
+
 impl FromStr for BaseOffset {
     type Err = String;
 
@@ -64,11 +96,13 @@ fn offset(text: &str) -> Result<u64, String> {
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
     /// The base, its overlays, and paths in the images, which begin with a colon
+    ///
+    /// The name of an image of the project stands for its base, its lower overlays and itself.
     #[arg(required = true, value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
     #[command(flatten)]
-    offset: BaseOffset,
+    stack: StackOptions,
 }
 
 /// Opened images, and paths inside them.
@@ -76,7 +110,7 @@ pub(crate) struct ImageArgs {
 pub(crate) struct OpenedImages {
     ui: Ui,
     pub(crate) view: StackView,
-    /// Paths of the images. The view's names are text and may differ from a path that is not UTF-8.
+    /// Paths of the layers. The view's names are text and may differ from a path that is not UTF-8.
     pub(crate) images: Vec<PathBuf>,
     /// Paths inside the images, without the colon.
     pub(crate) paths: Vec<Vec<u8>>,
@@ -84,11 +118,11 @@ pub(crate) struct OpenedImages {
 
 impl ImageArgs {
     pub(crate) fn open(&self, ui: &Ui) -> Result<OpenedImages, CommandError> {
-        let (mut images, paths) = split(&self.arguments);
-        if images.is_empty() {
+        let (words, paths) = split(&self.arguments);
+        if words.is_empty() {
             return Err(no_image_error(&paths));
         }
-        self.offset.apply(&mut images);
+        let images = self.stack.layers(&words)?;
         let view = StackView::open(&images).map_err(|error| add_hint(error, &images))?;
         reject_host_paths(&view, &images)?;
         Ok(OpenedImages { ui: ui.clone(), view, images, paths })

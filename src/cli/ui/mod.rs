@@ -12,6 +12,7 @@ pub(crate) mod format;
 pub(crate) mod hints;
 pub(crate) mod image_args;
 pub(crate) mod progress;
+pub(crate) mod project_images;
 pub(crate) mod reporter;
 pub(crate) mod status;
 pub(crate) mod stdout;

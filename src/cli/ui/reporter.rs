@@ -29,20 +29,37 @@ struct BuildReporter {
     json: bool,
     /// Whether all reasons for building an image are printed.
     explain: bool,
+    /// Whether images that are up to date are listed.
+    lists_current: bool,
     /// Whether the output of steps is printed immediately.
     verbose: bool,
     steps: Mutex<StepProgress>,
     seal: Mutex<SealProgress>,
 }
 
-/// Returns a reporter. With `json`, reports about artifacts are printed as JSON; with
-/// `explain`, all reasons for building an image are printed.
-pub(crate) fn build_reporter(ui: &Ui, json: bool, explain: bool) -> Arc<dyn Reporter> {
-    let verbose = LevelFilter::current() >= LevelFilter::INFO;
-    Arc::new(BuildReporter { ui: ui.clone(), json, explain, verbose, ..BuildReporter::default() })
+/// Returns a reporter. With `json`, reports about artifacts are printed as JSON.
+pub(crate) fn build_reporter(ui: &Ui, json: bool) -> Arc<dyn Reporter> {
+    Arc::new(BuildReporter::new(ui, json))
+}
+
+/// Returns a reporter for the images of a project. With `explain`, all reasons for building an
+/// image are printed; with `explain` or `dry_run`, also the images that are up to date.
+pub(crate) fn project_reporter(
+    ui: &Ui,
+    json: bool,
+    explain: bool,
+    dry_run: bool,
+) -> Arc<dyn Reporter> {
+    let lists_current = explain || dry_run;
+    Arc::new(BuildReporter { explain, lists_current, ..BuildReporter::new(ui, json) })
 }
 
 impl BuildReporter {
+    fn new(ui: &Ui, json: bool) -> Self {
+        let verbose = LevelFilter::current() >= LevelFilter::INFO;
+        BuildReporter { ui: ui.clone(), json, verbose, ..BuildReporter::default() }
+    }
+
     /// Prints that an image is or would be built, and why.
     fn announce(&self, name: &str, reasons: &[BuildReason], action: &str) {
         if self.explain {
@@ -75,7 +92,7 @@ impl Reporter for BuildReporter {
     fn image(&self, name: &str, event: ImageEvent<'_>) {
         match event {
             ImageEvent::Current(Some(outdated)) => self.ui.status(&outdated_text(name, outdated)),
-            ImageEvent::Current(None) if self.explain => {
+            ImageEvent::Current(None) if self.lists_current => {
                 self.ui.status(&format!("{name}: up to date"));
             }
             ImageEvent::Current(None) => {}

@@ -1,8 +1,10 @@
 //! Extracts parts of a view, into a directory (`folder`) or an archive (`archive`).
 //!
 //! Extracted nodes keep their path from the root, and their parent directories are included.
+//! Whiteouts and opaque directories are applied, not extracted (`deletions`).
 
 pub(crate) mod archive;
+pub(crate) mod deletions;
 pub mod folder;
 mod staging;
 
@@ -25,6 +27,12 @@ impl ExtractSelection {
         let path = names(path);
         self.paths.is_empty()
             || self.paths.iter().any(|taken| taken.starts_with(&path) || path.starts_with(taken))
+    }
+
+    /// Whether the node at `path` is selected.
+    fn covers(&self, path: &[u8]) -> bool {
+        let path = names(path);
+        self.paths.is_empty() || self.paths.iter().any(|taken| path.starts_with(taken))
     }
 }
 

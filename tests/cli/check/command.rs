@@ -141,6 +141,37 @@ fn base_option_checks_all_overlays_of_a_project() {
 }
 
 #[test]
+fn unbuilt_images_do_not_keep_others_from_being_checked() {
+    let images = "  none: {base: ./base.cpio}\n  upon: {base: ./base.cpio, overlays: [none]}\n  \
+                  packed: {base: ./base.cpio, format: tar}\n";
+    let pair = project(images);
+    fs::write(pair.path("upon.cpio.gz"), Archive::new().gzip()).unwrap();
+    fs::write(pair.path("next.cpio"), base().bytes()).unwrap();
+    pair.snapshot(
+        "unbuilt_images_are_named",
+        &[
+            "check --only safe/setuid",
+            "check --only safe/setuid --json",
+            "check --base next.cpio",
+            "check none",
+            "check o upon",
+            "check --base next.cpio none",
+        ],
+    );
+    // Nothing to check is not a success.
+    fs::remove_file(pair.path("o.cpio.gz")).unwrap();
+    for arguments in [&["--sarif"][..], &["--base", "next.cpio"]] {
+        let output = pair.check(arguments);
+        assert_eq!(output.code, 2, "{}", output.stdout);
+        assert!(
+            output.stderr.contains("no image is built in a format that can be checked"),
+            "{}",
+            output.stderr
+        );
+    }
+}
+
+#[test]
 fn only_new_faults_of_the_base_are_reported() {
     let mut base = base();
     base.link("etc/broken", "none");
