@@ -367,7 +367,8 @@ impl ProjectBuild<'_> {
         Ok(())
     }
 
-    /// Writes the record of an image whose artifacts were built, and returns the reports about its artifacts.
+    /// Writes the record of an image whose artifacts were built, and returns the reports about its
+    /// artifacts.
     fn record(
         &mut self,
         index: usize,

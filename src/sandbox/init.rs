@@ -9,7 +9,8 @@
 //!   ignored signal.
 //!
 //! Its own root is an empty directory, so that programs conclude from `/proc/1/root` that they are
-//! in a chroot ([`super::marks`]). Commands get the sandbox's root back before they are executed.
+//! in a chroot ([`super::container_marks`]). Commands get the sandbox's root back before they are
+//! executed.
 //!
 //! There are two mount namespaces. In the stage's, the root is mounted in the host's tree: commands
 //! that run outside are moved there. Pid 1 and all other commands are in a copy of it that contains

@@ -7,10 +7,10 @@
 //! - A lent file shows the sandbox's content and is in no delta, like any scratch entry.
 //! - The first change of its content ends the loan: the inode becomes the image's own file, with
 //!   the content and attributes that were covered, before the change is made. If nothing was
-//!   covered, it becomes an empty file with the attributes of the lent file that is not executable. A write at an offset,
-//!   and a size at or after the end of the lent lines, keep the lent content instead, because the
-//!   program has read that content and the offset refers to it. All links to a lent file become
-//!   names of the image's own file.
+//!   covered, it becomes an empty file with the attributes of the lent file that is not executable.
+//!   A write at an offset, and a size at or after the end of the lent lines, keep the lent content
+//!   instead, because the program has read that content and the offset refers to it. All links to a
+//!   lent file become names of the image's own file.
 //! - A change of mode, owner or times is also made to the covered file, and the loan continues. If
 //!   nothing is covered, a change of mode or owner ends the loan, but a change of times does so
 //!   only if they are set to the current time: programs set the times of all files that they find.

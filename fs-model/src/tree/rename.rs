@@ -23,8 +23,8 @@ impl Tree {
     ///
     /// Directories of the layers are moved without copying anything. A scratch file that covers an
     /// object stays a scratch entry and takes the object along. Other scratch files, scratch
-    /// directories, and any scratch entry in an exchange become ordinary entries. A lent file that covers a file of the image
-    /// becomes that file and is then renamed.
+    /// directories, and any scratch entry in an exchange become ordinary entries. A lent file that
+    /// covers a file of the image becomes that file and is then renamed.
     ///
     /// # Errors
     /// [`FsError::NotFound`], [`FsError::Exists`] for [`RenameMode::NoReplace`],

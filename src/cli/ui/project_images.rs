@@ -187,8 +187,8 @@ pub(crate) fn not_built_error(project: &Project, unbuilt: &str, wanted: &str) ->
     CommandError::user(format!("{subject} not built yet: run `overcoat build {option}{wanted}`"))
 }
 
-/// Returns the layers that an image stands for, all of which exist. An overlay's base is replaced by
-/// `other_base`, if given.
+/// Returns the layers that an image stands for, all of which exist. An overlay's base is replaced
+/// by `other_base`, if given.
 pub(crate) fn built_layers(
     project: &Project,
     member: &Member,

@@ -371,8 +371,8 @@ impl Model {
             return Err(FsError::Busy);
         }
         let is_scratch = self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some());
-        // The object that a scratch file covers is moved with it. A scratch file that is not lent and
-        // covers nothing becomes an ordinary one.
+        // The object that a scratch file covers is moved with it. A scratch file that is not lent
+        // and covers nothing becomes an ordinary one.
         let along = is_scratch
             && (covered[0].is_some() || self.loan(id).is_some())
             && mode != RenameMode::Exchange
