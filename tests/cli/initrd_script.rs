@@ -77,6 +77,16 @@ fn free_space_is_limited_by_tmpfs_and_memory() {
 }
 
 #[test]
+fn default_size_of_the_tmpfs_leaves_memory_for_inodes() {
+    let text = "oc_meminfo=meminfo
+        for pair in 1000000:990000 222000:150000 100000: ; do
+          printf 'MemTotal: %s kB\\n' ${pair%:*} >meminfo
+          [ -z ${pair#*:} ] || printf 'MemAvailable: %s kB\\n' ${pair#*:} >>meminfo
+          oc_default_size; done";
+    assert_eq!(run("", text), "900000k\n117232k\n90000k\n");
+}
+
+#[test]
 fn length_is_taken_from_the_last_successful_response() {
     let answer = |text: &str| {
         run("", &format!("printf '{text}' >printed; oc_length printed; oc_status printed"))
