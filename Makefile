@@ -62,8 +62,12 @@ check:
 	@.ci/machine.sh build
 	$(CARGO) fmt --all --check
 	@# rustfmt does not check the width of comments.
-	@! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nP '^(?=.{101})\s*//' || \
-		{ echo 'These comments have more than 100 columns.' >&2; exit 1; }
+	@LC_ALL=C.UTF-8 grep -rnP --include='*.rs' --exclude-dir=target '^(?=.{101})\s*//' .; \
+		case $$? in \
+		0) echo 'These comments have more than 100 columns.' >&2; exit 1 ;; \
+		1) ;; \
+		*) exit 2 ;; \
+		esac
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy --workspace --locked --test boot --test field -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items

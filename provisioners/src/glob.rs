@@ -153,7 +153,7 @@ mod tests {
         assert!(matches("/[!a-c]x", "/zx"));
         assert!(matches("/*ab*ab", "/abxabab"));
         assert!(matches("/\\x", "/\\x"));
-        assert!(Path::new("/\u{fc}").to_str().is_some_and(|path| matches("/??", path)));
+        assert!(matches("/??", "/\u{fc}"), "a letter of two bytes");
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn many_double_stars_are_matched_in_linear_time() {
+    fn many_double_stars_are_matched_without_backtracking() {
         let path = "/a".repeat(2000) + "/b";
         assert!(!matches(&("/**/a".repeat(50) + "/c"), &path));
     }

@@ -62,7 +62,8 @@ impl Outputs {
             .unwrap_or(XattrSupport::None)
     }
 
-    /// Seals the tree of a finished root and reports the archives written. `inputs` are the user's.
+    /// Seals the tree of a finished root, if there are archives to write, and reports the archives
+    /// written. `inputs` are the user's.
     ///
     /// # Errors
     /// Fails if a layer cannot be read or an archive cannot be written.
@@ -74,6 +75,10 @@ impl Outputs {
         inputs: &InputTexts,
         reporter: &dyn Reporter,
     ) -> Result<(), BuildError> {
+        finished.leftover_warnings().iter().for_each(|warning| reporter.warning(warning));
+        if self.0.is_empty() {
+            return Ok(());
+        }
         let warnings = finished.clean_copies(&|value| inputs.contains(value))?;
         warnings.iter().for_each(|warning| reporter.warning(warning));
         let FinishedRoot { tree, layers, .. } = finished;

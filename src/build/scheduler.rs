@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use provisioners::Project;
 use provisioners::image::{ImageLocation, Inputs, Layers, manifest_path};
-use provisioners::project::Member;
 use serde_json::Value;
 
 use super::children::{ChildEvent, Children};
@@ -255,12 +254,8 @@ impl ProjectBuild<'_> {
         &mut self,
         index: usize,
     ) -> Result<(Inputs, BuildDecision, Vec<LayerRecord>), BuildError> {
-        let mut inputs = self.inputs(index)?;
+        let inputs = self.inputs(index)?;
         let judged = self.judge(index, &inputs)?;
-        if !self.wanted.contains(&index) {
-            // A build of it has no options.
-            inputs.remove(COMMAND_LINE_KEY);
-        }
         // Fails for a missing layer before the build starts.
         let layers = match self.options.dry_run || judged.reasons.is_empty() {
             true => Vec::new(),
@@ -269,21 +264,15 @@ impl ProjectBuild<'_> {
         Ok((inputs, judged, layers))
     }
 
-    fn inputs(&mut self, index: usize) -> Result<Inputs, BuildError> {
-        let Member { name, image, .. } = &self.project.images()[index];
+    fn inputs(&self, index: usize) -> Result<Inputs, BuildError> {
+        let image = &self.project.images()[index].image;
         let mut inputs = image.inputs()?;
         if let Some(epoch) = source_date_epoch(image.source_date_epoch)? {
             inputs.insert("source_date_epoch".to_owned(), epoch.to_string());
         }
-        let command_line = match self.wanted.contains(&index) {
-            true => Some(self.options.command_line.clone()).filter(|options| !options.is_empty()),
-            // Options that it was built with are no reason to build it again.
-            false => self
-                .records
-                .read(name)
-                .and_then(|mut record| record.inputs.remove(COMMAND_LINE_KEY)),
-        };
-        inputs.extend(command_line.map(|options| (COMMAND_LINE_KEY.to_owned(), options)));
+        if self.wanted.contains(&index) && !self.options.command_line.is_empty() {
+            inputs.insert(COMMAND_LINE_KEY.to_owned(), self.options.command_line.clone());
+        }
         Ok(inputs)
     }
 
@@ -308,8 +297,16 @@ impl ProjectBuild<'_> {
                 layers.clear();
             }
         }
+        let mut compared = inputs.clone();
+        if !self.wanted.contains(&index)
+            && let Some(mut record) = self.records.read(&member.name)
+            && let Some(options) = record.inputs.remove(COMMAND_LINE_KEY)
+        {
+            // Options that a needed image was built with are no reason to build it again.
+            compared.insert(COMMAND_LINE_KEY.to_owned(), options);
+        }
         let mut judged =
-            decide(&mut self.records, &member.name, inputs, &layers, self.options.rebase)?;
+            decide(&mut self.records, &member.name, &compared, &layers, self.options.rebase)?;
         if self.options.rebase && judged.reasons.is_empty() {
             let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
             judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));

@@ -7,6 +7,7 @@
 //! - Files and directories that the sandbox requires in the tree are scratch entries: they are not
 //!   in a delta.
 
+pub(crate) mod compression;
 pub mod import;
 pub mod lend;
 pub(crate) mod machine;
@@ -103,9 +104,7 @@ pub(crate) struct FinishedRoot {
 
 impl FinishedRoot {
     /// Removes lent lines from the files that programs copied them into; see
-    /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
-    /// about such copies, about values of the host that `is_input` does not find in the user's
-    /// input, and about mounts and processes that commands left behind.
+    /// [`Loans::clean_copies`]. Call it before the tree is sealed.
     ///
     /// # Errors
     /// Fails if a layer cannot be read.
@@ -113,14 +112,21 @@ impl FinishedRoot {
         &self,
         is_input: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<String>, RootError> {
-        let mut warnings = self.loans.lock().clean_copies(&self.mounted_tree, is_input)?;
-        warnings.extend(self.leftovers.mount_points.iter().map(|path| {
-            format!(
-                "{}: a command left a file system mounted there, and writes below it are not in the \
-                 image: unmount it in the step that mounts it",
-                escape(path)
-            )
-        }));
+        Ok(self.loans.lock().clean_copies(&self.mounted_tree, is_input)?)
+    }
+
+    /// Returns warnings for the user about mounts and processes that commands left behind.
+    pub(crate) fn leftover_warnings(&self) -> Vec<String> {
+        let mount_points = self.leftovers.mount_points.iter();
+        let mut warnings: Vec<String> = mount_points
+            .map(|path| {
+                format!(
+                    "{}: a command left a file system mounted there, and writes below it are not \
+                     in the image: unmount it in the step that mounts it",
+                    escape(path)
+                )
+            })
+            .collect();
         if !self.leftovers.programs.is_empty() {
             warnings.push(format!(
                 "still running at the end, and killed: {}; data that such a process had not written \
@@ -128,7 +134,7 @@ impl FinishedRoot {
                 plain(&self.leftovers.programs.join(", "))
             ));
         }
-        Ok(warnings)
+        warnings
     }
 }
 

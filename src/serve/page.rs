@@ -2,7 +2,6 @@
 //!
 //! The page is self-contained: it loads no resources and runs no script.
 
-use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
@@ -20,13 +19,6 @@ pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; 
 const STYLE: &str = include_str!("page.css");
 /// The suffix `.html` makes minijinja escape all values for HTML.
 const NAME: &str = "page.html";
-
-static TEMPLATES: LazyLock<Result<Environment<'_>, minijinja::Error>> = LazyLock::new(|| {
-    let mut templates = Environment::new();
-    templates.set_syntax(SyntaxConfig::builder().trim_blocks(true).build()?);
-    templates.add_template(NAME, include_str!("page.html"))?;
-    Ok(templates)
-});
 
 /// Returns the page for a client that reached the server by the URL `server`.
 ///
@@ -51,10 +43,9 @@ pub(super) fn page(
         default => catalogue.default.map(|index| &catalogue.images[index].name),
         sections => sections.collect::<Vec<_>>(),
     };
-    match &*TEMPLATES {
-        Ok(templates) => templates.get_template(NAME)?.render(values),
-        Err(error) => Err(minijinja::Error::new(error.kind(), error.to_string())),
-    }
+    let mut templates = Environment::new();
+    templates.set_syntax(SyntaxConfig::builder().trim_blocks(true).build()?);
+    templates.render_named_str(NAME, include_str!("page.html"), values)
 }
 
 /// Returns the values of an image: the files that exist, and the commands that load it or the

@@ -125,7 +125,7 @@ fn paths_inside_images_are_completed() {
         assert_eq!(given, "<ls><over.cpio><:/us>", "{shell}");
     }
     assert_eq!(offered(&stage, "", "cat over.cpio :"), [":/etc/"]);
-    // In the layers that a name stands for.
+    // In the layers that a name selects.
     stage.sh(&format!(
         "cd '{}'; mkdir site/build; ln base.squashfs over.cpio site/build",
         stage.out(Who::Unprivileged).display()

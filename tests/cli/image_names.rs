@@ -37,7 +37,7 @@ images:
 }
 
 #[test]
-fn name_of_an_image_stands_for_its_layers() {
+fn name_of_an_image_selects_its_layers() {
     let folder = site();
     let mut transcript = Transcript::new(folder.path());
     for line in [
@@ -60,7 +60,7 @@ fn name_of_an_image_stands_for_its_layers() {
         transcript.run(program(), line);
     }
     let _settings = snapshot::bind("");
-    insta::assert_snapshot!("names_stand_for_layers", transcript.text());
+    insta::assert_snapshot!("names_select_layers", transcript.text());
     let stat = finish(program().current_dir(folder.path()).args(["stat", "over", ":etc/motd"]));
     assert!(stat.ok().text().contains("layer     base.cpio: file"));
     // The project is that of the nearest parent.
@@ -74,7 +74,7 @@ fn name_of_an_image_stands_for_its_layers() {
 }
 
 #[test]
-fn names_that_stand_for_no_layers_are_rejected() {
+fn names_without_layers_are_rejected() {
     let folder = site();
     let mut transcript = Transcript::new(folder.path());
     for line in [

@@ -42,6 +42,7 @@ mod mount_helper;
 mod outside_scripts;
 mod posix;
 mod project;
+mod project_fixture;
 mod provisioner_steps;
 mod reference;
 mod reproducibility;
@@ -50,6 +51,7 @@ mod seal;
 mod serve;
 mod services;
 mod snapshot;
+mod staleness;
 mod stalled_seal;
 mod stat;
 #[path = "../support/mod.rs"]

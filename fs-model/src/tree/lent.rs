@@ -269,11 +269,8 @@ impl TreeState {
         let Some((dir, name)) = self.loan(ino) else { return Ok(None) };
         if let Some(size) = set.size {
             let lent_end = self.loans.get(&ino).map_or(0, |loan| loan.lent_end);
-            let content_from = match size {
-                0 => ContentFrom::Covered,
-                size if size < lent_end => ContentFrom::Covered,
-                _ => ContentFrom::Lent,
-            };
+            let keeps_lent = size > 0 && size >= lent_end;
+            let content_from = if keeps_lent { ContentFrom::Lent } else { ContentFrom::Covered };
             self.take_over(tree, ino, content_from)?;
             return Ok(None);
         }

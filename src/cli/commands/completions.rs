@@ -159,7 +159,7 @@ fn names(line: &CompletionLine, wanted: impl Fn(&str) -> bool) -> Vec<Candidate>
     names_in(&project, line, wanted)
 }
 
-/// Completes names of images that stand for layers, with their kinds.
+/// Completes names of images that can be layers, with their kinds.
 fn layer_names(line: &CompletionLine) -> Vec<Candidate> {
     project(line).map_or_else(Vec::new, |project| names_in(&project, line, is_layer))
 }

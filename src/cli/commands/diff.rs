@@ -36,7 +36,7 @@ Exit code: 0 if there are no differences, 1 if there are, 2 if the images cannot
 pub(crate) struct Args {
     /// The base, its overlays, and paths to compare, which begin with a colon
     ///
-    /// The name of an image of the project stands for its base, its lower overlays and itself.
+    /// The name of a project's image selects its base, its lower overlays and the image.
     #[arg(value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
@@ -124,7 +124,7 @@ impl Args {
                 base.display()
             )));
         }
-        // The layers that a name stands for are a base and its overlays.
+        // A name selects a base and its overlays.
         let is_ambiguous = |path: &&PathBuf| layers.contains(path) && is_root(path);
         if let Some(other) = images.iter().skip(1).find(is_ambiguous) {
             return Err(CommandError::user(format!(

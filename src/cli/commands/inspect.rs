@@ -26,7 +26,7 @@ use crate::tui::gather::InspectedStack;
 pub(crate) struct Args {
     /// Base: a squashfs image, a cpio archive or a directory
     ///
-    /// The name of an image of the project stands for its base, its lower overlays and itself.
+    /// The name of a project's image selects its base, its lower overlays and the image.
     #[arg(value_name = "BASE")]
     base: PathBuf,
 

@@ -27,7 +27,7 @@ use crate::sandbox::{ForkSide, HostMount, MountOptions, fork_process, unmount};
 pub(crate) struct Args {
     /// The base, its overlays, and the directory to mount on
     ///
-    /// The name of an image of the project stands for its base, its lower overlays and itself.
+    /// The name of a project's image selects its base, its lower overlays and the image.
     #[arg(required = true, num_args = 2.., value_name = "BASE [OVERLAY] DIR")]
     paths: Vec<PathBuf>,
 

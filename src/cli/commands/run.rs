@@ -49,7 +49,7 @@ struct CommonRunArgs {
 pub(crate) struct RunArgs {
     /// The base and its overlays: squashfs images, cpio archives or directories
     ///
-    /// The name of an image of the project stands for its base, its lower overlays and itself.
+    /// The name of a project's image selects its base, its lower overlays and the image.
     #[arg(required = true, value_name = "BASE [OVERLAY]")]
     layers: Vec<PathBuf>,
 
@@ -65,7 +65,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct ShellArgs {
     /// The base and its overlays: squashfs images, cpio archives or directories
     ///
-    /// The name of an image of the project stands for its base, its lower overlays and itself.
+    /// The name of a project's image selects its base, its lower overlays and the image.
     #[arg(required = true, value_name = "BASE [OVERLAY]")]
     layers: Vec<PathBuf>,
 

@@ -97,7 +97,7 @@ fn offset(text: &str) -> Result<u64, String> {
 pub(crate) struct ImageArgs {
     /// The base, its overlays, and paths in the images, which begin with a colon
     ///
-    /// The name of an image of the project stands for its base, its lower overlays and itself.
+    /// The name of a project's image selects its base, its lower overlays and the image.
     #[arg(required = true, value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 

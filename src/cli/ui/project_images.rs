@@ -147,8 +147,8 @@ pub(crate) fn unknown_image_error(project: &Project, word: &Path) -> CommandErro
     CommandError::user(format!("no file {word}, and {reason}"))
 }
 
-/// Returns the layers that an image stands for, the lowest first: its base, its lower overlays and
-/// itself. The files need not exist.
+/// Returns the layers of an image, the lowest first: its base, its lower overlays and itself. The
+/// files need not exist.
 fn layers_of(member: &Member) -> Result<Vec<PathBuf>, CommandError> {
     let name = &member.name;
     if member.kind() == "initrd" {
@@ -187,8 +187,10 @@ pub(crate) fn not_built_error(project: &Project, unbuilt: &str, wanted: &str) ->
     CommandError::user(format!("{subject} not built yet: run `overcoat build {option}{wanted}`"))
 }
 
-/// Returns the layers that an image stands for, all of which exist. An overlay's base is replaced
-/// by `other_base`, if given.
+/// Returns the layers of an image. If `other_base` is given, it replaces the base of an overlay.
+///
+/// # Errors
+/// Fails if a layer is not built.
 pub(crate) fn built_layers(
     project: &Project,
     member: &Member,
@@ -204,20 +206,17 @@ pub(crate) fn built_layers(
     }
 }
 
-/// Returns the layers of the images `words`, the lowest first. The name of an image stands for its
-/// layers; layers that several names stand for are not repeated.
+/// Returns the layers of the images `words`, the lowest first. The name of an image refers to
+/// its layers; layers that several names have in common are not repeated.
 pub(crate) fn stack(
     words: &[PathBuf],
     project: Option<&Project>,
 ) -> Result<Vec<PathBuf>, CommandError> {
     let mut stack: Vec<PathBuf> = Vec::new();
     for word in words {
-        let Some(project) = project else {
-            stack.push(word.clone());
-            continue;
-        };
-        let Some(member) = named_image(project, word) else {
-            if !is_path_form(word) {
+        let named = project.and_then(|project| Some((project, named_image(project, word)?)));
+        let Some((project, member)) = named else {
+            if let Some(project) = project.filter(|_| !is_path_form(word)) {
                 return Err(unknown_image_error(project, word));
             }
             stack.push(word.clone());

@@ -5,10 +5,9 @@ mod layers;
 mod tar;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tar::{BLOCK_SIZE, TarError, is_header};
 use fs_model::tree::{MknodArgs, SetAttr};
@@ -17,6 +16,7 @@ use provisioners::image::ImageLocation;
 
 use crate::image::open::OpenError;
 use crate::manifest::lower;
+use crate::root::compression::Compression;
 use crate::text::escape::escape;
 
 pub use tar::{MemberError, tar};
@@ -167,54 +167,13 @@ pub(crate) fn import_path(
 }
 
 /// Returns a reader of a file's decompressed content.
-///
-/// # Errors
-/// Fails if the file cannot be read or no decoder can be created.
-pub(crate) fn decoder<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
+fn decoder<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let head = first_block(&mut file)?;
     file.rewind()?;
     let file = BufReader::with_capacity(COPY_BUFFER_BYTES, file);
-    Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(GzipMembers(Some(GzDecoder::new(file)))),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(file))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file)?),
-        _ => Box::new(file),
-    })
-}
-
-/// A reader of the members of a gzip file, as gzip itself reads them: zeros may follow the last
-/// one. Holds the current member; `None` at the end.
-struct GzipMembers<R>(Option<GzDecoder<R>>);
-
-impl<R: BufRead> Read for GzipMembers<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(mut member) = self.0.take() {
-            let read = member.read(buffer);
-            if !matches!(read, Ok(0)) || buffer.is_empty() {
-                self.0 = Some(member);
-                return read;
-            }
-            let mut rest = member.into_inner();
-            loop {
-                match rest.fill_buf() {
-                    Ok([]) => break,
-                    Ok([0x1f, ..]) => {
-                        self.0 = Some(GzDecoder::new(rest));
-                        break;
-                    }
-                    Ok([0, ..]) => rest.consume(1),
-                    Ok(_) => {
-                        let what = "trailing data after the compressed data";
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(0)
+    match Compression::detect(&head) {
+        Some(compression) => compression.decoder(file),
+        None => Ok(Box::new(file)),
     }
 }
 

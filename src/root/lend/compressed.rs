@@ -1,32 +1,32 @@
 //! Contents of compressed files, which may include a lent file: archives, and the objects of a
 //! repository in which a package or step commits `/etc` (etckeeper).
 
-use std::io::{Cursor, Read};
+use std::io::Read;
 
 use flate2::bufread::ZlibDecoder;
 
-use crate::root::import::decoder;
+use crate::root::compression::Compression;
 
 /// Maximum bytes that are decompressed of a file.
 const MAX_DECODED_BYTES: u64 = 256 << 20;
-/// Bytes at the start of a file that show its compression.
-pub(super) const HEAD_BYTES: usize = 6;
 
-/// Whether a file is compressed, according to its first [`HEAD_BYTES`]. Files below `/usr` are not
-/// searched: packages contain thousands of compressed files there.
+/// Whether the file at `path`, which begins with `head`, is searched as a compressed file. Files
+/// below `/usr` are not: packages contain thousands of compressed files there.
 pub(super) fn is_searched(path: &[u8], head: &[u8]) -> bool {
     let of_package = path.starts_with(b"usr/") && !path.starts_with(b"usr/local/");
-    !of_package && (is_zlib(head) || is_compressed(head))
+    !of_package && (is_zlib(head) || Compression::detect(head).is_some())
 }
 
-/// Returns the decompressed content of a file, up to a limit and the first error.
+/// Returns the decompressed content of a file, up to a limit and the first error; empty if the file
+/// is not compressed.
 pub(super) fn decode(content: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
-    let reader: Box<dyn Read + '_> = match decoder(Cursor::new(content)) {
-        _ if is_zlib(content) => Box::new(ZlibDecoder::new(content)),
-        Ok(reader) => reader,
-        Err(_) => return decoded,
+    let reader = match Compression::detect(content) {
+        Some(compression) => compression.decoder(content).ok(),
+        None if is_zlib(content) => Some(Box::new(ZlibDecoder::new(content)) as Box<dyn Read>),
+        None => None,
     };
+    let Some(reader) = reader else { return decoded };
     // A truncated file is searched as far as it can be read.
     let _ = reader.take(MAX_DECODED_BYTES).read_to_end(&mut decoded);
     // git-hash-object(1): the text of a blob follows a header that ends with NUL.
@@ -38,14 +38,8 @@ pub(super) fn decode(content: &[u8]) -> Vec<u8> {
     decoded
 }
 
-fn is_compressed(head: &[u8]) -> bool {
-    matches!(
-        head,
-        [0x1f, 0x8b, ..] | [0xfd, b'7', b'z', b'X', b'Z', 0, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]
-    )
-}
-
-/// Whether a file begins with the header of a zlib stream with the largest window (RFC 1950).
+/// Whether a file begins with the header of a zlib stream with the largest window (RFC 1950). Text
+/// that begins with `x^` does, too.
 fn is_zlib(head: &[u8]) -> bool {
     matches!(head, [0x78, flags, ..] if (0x7800 | u16::from(*flags)).is_multiple_of(31))
 }
@@ -65,7 +59,7 @@ mod tests {
             let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(level));
             encoder.write_all(b"blob 21\0nameserver 192.0.2.11").unwrap();
             let object = encoder.finish().unwrap();
-            assert!(is_searched(b"etc/.git/objects/5e/1c309dae", &object[..HEAD_BYTES]));
+            assert!(is_searched(b"etc/.git/objects/5e/1c309dae", &object));
             assert_eq!(decode(&object), b"nameserver 192.0.2.11");
         }
         assert!(!is_searched(b"etc/x", b"xylophone"));
@@ -73,7 +67,7 @@ mod tests {
 
     #[test]
     fn decoding_ends_at_damage() {
-        for content in [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0\0", b"\x78\x9c"] {
+        for content in [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0\0", b"x^2"] {
             assert_eq!(decode(content), b"");
         }
     }

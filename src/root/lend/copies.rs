@@ -10,6 +10,7 @@ use memchr::memmem;
 use super::lent_block::{self, Cleaned};
 use super::traces::TraceSearch;
 use super::{LentLines, Loans, at, compressed, content, traces};
+use crate::root::compression::Compression;
 use crate::root::mounted_tree::{MountedTree, MountedTreeError};
 use crate::text::escape::escape;
 
@@ -57,9 +58,11 @@ impl<'a> CopyCleaner<'a> {
 
     /// Removes lent lines from the content of the file at `path`, which has no leading slash.
     fn clean(&mut self, path: &[u8], content: &[u8]) -> CleanedFile {
-        let head = content.get(..compressed::HEAD_BYTES).unwrap_or(content);
-        if compressed::is_searched(path, head) {
-            let decoded = compressed::decode(content);
+        let decoded = match compressed::is_searched(path, content) {
+            true => compressed::decode(content),
+            false => Vec::new(),
+        };
+        if !decoded.is_empty() {
             match lent_block::is_marked(&decoded) {
                 true => self.warnings.push(copy_warning(path)),
                 false => self.search.in_content(path, &decoded, &mut self.warnings),
@@ -194,7 +197,7 @@ fn may_have_traces(tree: &Tree, path: &[u8], ino: Ino, size: u64) -> Result<bool
     if size <= traces::MAX_TEXT_BYTES {
         return Ok(true);
     }
-    let mut head = [0; compressed::HEAD_BYTES];
+    let mut head = [0; Compression::HEAD_BYTES];
     let len = tree.read(ino, 0, &mut head)?;
     if compressed::is_searched(path, &head[..len]) {
         return Ok(size <= MAX_COPY_BYTES);
