@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::image_fixture::{SMALL, layers, overcoat};
 use crate::snapshot::{self, Transcript};
-use crate::support::stage::{BOTH_USERS, Stage, Who};
+use crate::support::stage::{BOTH_USERS, Stage, Who, finish};
 
 #[test]
 fn ls_lists_names_owners_and_layers() {
@@ -25,6 +25,20 @@ fn ls_lists_names_owners_and_layers() {
         assert_eq!((&motd["layer"], &motd["hides"][0]["size"]), (&1.into(), &14.into()));
         assert!(entries.iter().any(|e| e["path"] == "etc/issue" && e["deleted"] == true));
     }
+}
+
+#[test]
+fn colours_follow_the_environment() {
+    let stage = Stage::new();
+    let (base, _) = layers(&stage, SMALL);
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut ls = stage.overcoat(Who::Unprivileged);
+        ls.env_remove("NO_COLOR").envs(variables.iter().copied()).args(["ls", "-l"]).arg(&base);
+        finish(&mut ls).ok().text().contains('\x1b')
+    };
+    assert!(!coloured(&[]), "a pipe");
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
 }
 
 #[test]
