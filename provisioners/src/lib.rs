@@ -55,6 +55,7 @@ mod tail;
 mod templates;
 mod variables;
 
+pub use ansible::review::{RoleProblem, RoleProblemKind};
 pub use config::ConfigError;
 pub use config::error::Mistake;
 pub use config::nearest;

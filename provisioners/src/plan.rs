@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::ansible::review::{RoleProblem, RoleReview};
 use crate::cleanup::{Cleanup, CleanupSettings};
 use crate::config::ConfigError;
 use crate::error::StepError;
@@ -200,6 +201,22 @@ impl Plan {
     /// Returns the steps in the order in which they run.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &StepInfo> {
         self.steps.iter().map(|(info, _)| info)
+    }
+
+    /// Returns the problems of Ansible roles that are known before they run: variables that are not
+    /// defined, and files that do not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of a role cannot be read.
+    pub fn role_problems(&self) -> Result<Vec<RoleProblem>, ConfigError> {
+        let mut problems = Vec::new();
+        for (_, step) in &self.steps {
+            if let PlannedStep::Action { action: Action::Ansible(role), variables } = step {
+                problems.extend(RoleReview::read(role.named_folder())?.problems(variables));
+            }
+        }
+        Ok(problems)
     }
 
     /// Runs the steps.

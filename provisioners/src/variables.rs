@@ -70,6 +70,28 @@ impl Variable {
         })
     }
 
+    /// Reads a value by the rules of YAML 1.1, which Ansible uses: `yes` is true, and `0644` is an
+    /// octal number.
+    pub(crate) fn parse_yaml_1_1(node: &YamlNode) -> Self {
+        match &node.value {
+            YamlValue::Scalar { text, plain: true } => {
+                match (text.to_lowercase().as_str(), Self::parse(node)) {
+                    ("yes" | "on", _) => Self::Bool(true),
+                    ("no" | "off", _) => Self::Bool(false),
+                    (_, Ok(value)) => value,
+                    (_, Err(_)) => i64::from_str_radix(text, 8)
+                        .map_or_else(|_| Self::Text(text.clone()), Self::Integer),
+                }
+            }
+            YamlValue::Scalar { text, .. } => Self::Text(text.clone()),
+            YamlValue::List(nodes) => Self::List(nodes.iter().map(Self::parse_yaml_1_1).collect()),
+            YamlValue::Map(entries) => {
+                let entries = entries.iter();
+                Self::Map(entries.map(|(k, n)| (k.name.clone(), Self::parse_yaml_1_1(n))).collect())
+            }
+        }
+    }
+
     /// Converts the value of an expression; `None` if a variable cannot have a value of its type.
     pub(crate) fn from_jinja(value: &minijinja::Value) -> Option<Self> {
         Some(match value.kind() {

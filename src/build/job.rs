@@ -69,6 +69,9 @@ impl<'a> BuildJob<'a> {
         reporter: &'a Arc<dyn Reporter>,
     ) -> Result<Self, BuildError> {
         let plan = image.plan()?;
+        for problem in plan.role_problems()? {
+            reporter.warning(&problem.to_string());
+        }
         let yields = match &image.source {
             Source::Initrd { yields, .. } => yields.as_slice(),
             _ => &[],

@@ -240,11 +240,21 @@ impl ProjectBuild<'_> {
                 self.set_current(index, judged);
             } else if self.options.dry_run {
                 self.report(index, ImageEvent::Due(&judged.reasons));
+                self.warn_about_roles(index)?;
                 self.states[index] = ImageState::Due { reasons: judged.reasons };
             } else {
                 self.report(index, ImageEvent::Building(&judged.reasons));
                 self.start_child(index, inputs, layers, judged.reasons)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Reports the problems of an image's roles, in a dry run. A build reports them itself.
+    fn warn_about_roles(&self, index: usize) -> Result<(), BuildError> {
+        let image = &self.project.images()[index];
+        for problem in image.image.plan()?.role_problems()? {
+            self.reporter.warning(&format!("{}: {problem}", image.name));
         }
         Ok(())
     }

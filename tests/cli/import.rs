@@ -175,7 +175,7 @@ fn imported_tree_builds_to_the_same_bytes_at_both_privileges() {
         let from = format!("from: {}", stage.lab().join("base.tar").display());
         let edited = text
             .replace("variant: minbase", &from)
-            .replace("    packages: [python3, python3-apt]\n", "");
+            .replace("    packages: [python3, python3-apt, systemd-sysv, udev, kmod, dbus]\n", "");
         fs::write(&file, edited).unwrap();
         let repository = stage.bind_repository();
         let mut build = stage.overcoat(who);
@@ -250,7 +250,7 @@ fn existing_base_can_be_used() {
     let base = base.to_str().unwrap();
     import(&stage, Who::Unprivileged, &folder, &["--base", base])
         .ok()
-        .stderr_has(&["warning: vars/basefs.yml: left out", "2 images: discovery_overlay, small"]);
+        .stderr_has(&["left out: ", " is the base", "2 images: discovery_overlay, small"]);
     let mut build = stage.overcoat(Who::Unprivileged);
     finish(build.arg("build").arg(&folder).arg("small")).ok();
     let overlay = stage.out(Who::Unprivileged).join("small.cpio.gz");
@@ -277,4 +277,62 @@ fn existing_project_file_is_kept() {
     import(&stage, who, &stage.out(who), &[])
         .code(2)
         .stderr_has(&["is not an on-imagebuilder tree"]);
+}
+
+#[test]
+fn fixes_in_a_copy_leave_the_tree_as_it_is() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", Path::new("/srv/builds"), "http://example.org/tool");
+    let old = "- include: more.yml\n- {debug: {msg: x}, with_items: names, sudo: yes}\n";
+    let task = "roles/overlay/small/tasks/main.yml";
+    stage.write(format!("tree/{task}"), old);
+    stage.write("tree/.git/config", "");
+    let script = stage.write("tree/roles/overlay/small/files/boot", "modprobe overlayfs\n");
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    stage.give(&stage.path(""), who);
+    let mut transcript = Transcript::new(stage.path(""));
+    transcript.run(stage.overcoat(who), "import tree --copy copy --fix").ok();
+    let _settings = snapshot::bind("");
+    insta::assert_snapshot!("import_fix", transcript.text());
+    let copy = stage.path("copy");
+    assert_eq!(fs::read_to_string(folder.join(task)).unwrap(), old);
+    assert!(!folder.join("overcoat.yml").exists());
+    assert!(!copy.join(".git").exists());
+    let new = "- import_tasks: more.yml\n\
+               - {debug: {msg: x}, with_items: \"{{ names }}\", become: yes}\n";
+    assert_eq!(fs::read_to_string(copy.join(task)).unwrap(), new);
+    let mode = fs::metadata(copy.join("roles/overlay/small/files/boot")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o755);
+    // The copy must be new, and a directory that is no tree is not copied.
+    import(&stage, who, &folder, &["--copy", copy.to_str().unwrap()])
+        .code(2)
+        .stderr_has(&["overcoat.yml already exists"]);
+    let other = stage.path("other");
+    import(&stage, who, &stage.out(who), &["--copy", other.to_str().unwrap()]).code(2);
+    assert!(!other.exists());
+}
+
+#[test]
+fn later_config_files_are_added_to_an_existing_project() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", &stage.out(who), "file:///etc/hostname");
+    import(&stage, who, &folder, &["--add"]).code(2).stderr_has(&["needs an existing project"]);
+    import(&stage, who, &folder, &["--base", stage.debian().to_str().unwrap()]).ok();
+    let file = folder.join("overcoat.yml");
+    let before = fs::read_to_string(&file).unwrap();
+    let base = stage.debian();
+    let add = ["--add", "--base", base.to_str().unwrap()];
+    import(&stage, who, &folder, &add)
+        .ok()
+        .stderr_has(&["overcoat.yml: it has an image for each config file"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    let later = "provisioner: roles/overlay/small\ngreeting: later\n";
+    stage.write("tree/vars/later.yml", later);
+    import(&stage, who, &folder, &add).ok().stderr_has(&["overcoat.yml: 1 images added: later"]);
+    assert!(fs::read_to_string(&file).unwrap().starts_with(&before));
+    finish(stage.overcoat(who).arg("build").arg(&folder).arg("later")).ok();
+    let overlay = stage.out(who).join("later.cpio.gz");
+    assert_eq!(stage.archived_file(&overlay, "etc/motd"), "later\n");
 }

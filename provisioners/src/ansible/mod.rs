@@ -6,4 +6,7 @@
 pub(crate) mod external;
 pub(crate) mod paths;
 pub(crate) mod references;
+pub(crate) mod review;
 pub(crate) mod role;
+pub(crate) mod tasks;
+pub(crate) mod used_roles;

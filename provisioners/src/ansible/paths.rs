@@ -1,7 +1,7 @@
 //! Finds the directories of roles that a role names.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::role::looks_like_role;
 
@@ -65,4 +65,18 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
 /// Returns the last component of a path as text.
 pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns the path with `..` resolved, without following links.
+pub(crate) fn normalized(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if normalized.file_name().is_some() => {
+                normalized.pop();
+            }
+            other => normalized.push(other),
+        }
+    }
+    normalized
 }

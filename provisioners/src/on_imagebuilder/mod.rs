@@ -2,19 +2,25 @@
 //! wrapper playbooks, to a project file.
 //!
 //! Invariants:
-//! - The tree is not changed: the result is the text of one file.
+//! - [`import`] does not change the tree: the result is the text of one file. [`fixes`] returns
+//!   changed texts, for the caller to write.
 //! - The text is a valid project file: [`import`] parses it before it returns it.
-//! - A [`Note`] reports everything that is left out, and everything that current versions of
-//!   Ansible reject.
+//! - Each role and each config file is in the result's [accounts](Account), and a [`Note`] reports
+//!   everything that the user has to do.
 //!
-//! `tree` reads the directory, `settings` converts variables to settings of a project,
-//! `project_writer` writes the project file, and `obsolete_syntax` searches the roles for obsolete
-//! syntax.
+//! `tree` reads the directory, `wrappers` the wrapper playbooks, `settings` converts variables to
+//! settings of a project, `role_choice` finds the role of a config file, `project_writer` writes
+//! the project file, `addition` adds images to an existing one, and `obsolete` searches the roles
+//! for text whose meaning has changed.
 
-mod obsolete_syntax;
+mod addition;
+mod line_edit;
+mod obsolete;
 mod project_writer;
+mod role_choice;
 mod settings;
 mod tree;
+mod wrappers;
 mod yaml_writer;
 
 use std::fmt;
@@ -29,10 +35,21 @@ use crate::project::{FILE_NAME, Project};
 pub struct Imported {
     /// The text of the project file, for the tree's directory.
     pub text: String,
-    /// The names of its images.
+    /// The names of its new images.
     pub images: Vec<String>,
+    /// What became of each config file and role, ordered by path.
+    pub accounts: Vec<Account>,
     /// Notes for the user, ordered by file and line.
     pub notes: Vec<Note>,
+}
+
+/// What became of a config file or role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Account {
+    /// The file or directory, relative to the tree's directory.
+    pub path: PathBuf,
+    /// Its use: `image discovery`, `left out: it names no provisioner`.
+    pub text: String,
 }
 
 /// A note for the user about a file of the tree.
@@ -44,16 +61,40 @@ pub struct Note {
     pub line: Option<usize>,
     /// The problem, and what to write instead.
     pub text: String,
+    /// Whether [`fixes`] solves it.
+    pub has_fix: bool,
+}
+
+/// A file of the tree that [`fixes`] changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileChange {
+    /// The file, relative to the tree's directory.
+    pub file: PathBuf,
+    /// Its text.
+    pub before: String,
+    /// The changed text.
+    pub after: String,
 }
 
 impl Note {
+    /// Creates the note for a line of a file.
+    fn at(file: &Path, line: usize, text: impl Into<String>) -> Self {
+        let (file, text) = (file.to_owned(), text.into());
+        Self { file, line: Some(line), text, has_fix: false }
+    }
+
+    /// Creates the note for a file.
+    fn of_file(file: &Path, text: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), line: None, text: text.into(), has_fix: false }
+    }
+
     /// Creates the note for a file that cannot be read. `what` is the consequence: "left out".
     fn from_error(file: &Path, what: &str, error: &ConfigError) -> Self {
         let (line, problem) = match error {
             ConfigError::Mistake(mistake) => (Some(mistake.line), mistake.problem.clone()),
             ConfigError::Read { source, .. } => (None, source.to_string()),
         };
-        Self { file: file.to_owned(), line, text: format!("{what}: {problem}") }
+        Self { line, ..Self::of_file(file, format!("{what}: {problem}")) }
     }
 }
 
@@ -104,17 +145,58 @@ pub enum ImportError {
 pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
     let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let (text, images) = project_writer::write(&tree, base, &mut notes);
-    if images.is_empty() {
-        let problem = match notes.first() {
-            Some(note) => format!("no image can be imported; {note}"),
-            None => "no file in vars/ names a provisioner".to_owned(),
-        };
+    let written = project_writer::write(&tree, base, &mut notes);
+    if written.images.is_empty() {
+        let left_out = tree
+            .left_out
+            .first_key_value()
+            .map(|(file, why)| format!("no image can be imported; {}: {why}", file.display()));
+        let problem = left_out.unwrap_or_else(|| "no file in vars/ names a provisioner".to_owned());
         return Err(ImportError::Nothing { path: folder.to_owned(), problem });
     }
-    obsolete_syntax::find_obsolete_syntax(&tree, &mut notes)?;
+    let text = written.text();
+    Project::parse(&folder.join(FILE_NAME), text.clone()).map_err(ImportError::Unreadable)?;
+    let images = written.images.iter().map(|image| image.name.clone()).collect();
+    finish(&tree, text, images, base, notes)
+}
+
+/// Adds the config files that an existing project file does not name to it. `text` is the text of
+/// that file.
+///
+/// # Errors
+///
+/// Fails as [`import`] does, and if the project file has a mistake.
+pub fn add(folder: &Path, text: &str, base: Option<&str>) -> Result<Imported, ImportError> {
+    let mut notes = Vec::new();
+    let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
+    let file = folder.join(FILE_NAME);
+    let added = addition::add(&tree, &file, text, base, &mut notes)?;
+    Project::parse(&file, added.text.clone()).map_err(ImportError::Unreadable)?;
+    finish(&tree, added.text, added.images, base, notes)
+}
+
+/// Returns the files of the tree that mechanical edits change, with the changed text: old syntax of
+/// Ansible, packages with another name, mounts of `overlayfs` without a work directory.
+///
+/// # Errors
+///
+/// Fails as [`import`] does.
+pub fn fixes(folder: &Path) -> Result<Vec<FileChange>, ImportError> {
+    let tree = tree::ImagebuilderTree::read(folder, &mut Vec::new())?;
+    obsolete::changes(&tree)
+}
+
+/// Completes the result of an import with the accounts and the notes about roles.
+fn finish(
+    tree: &tree::ImagebuilderTree,
+    text: String,
+    images: Vec<String>,
+    base: Option<&str>,
+    mut notes: Vec<Note>,
+) -> Result<Imported, ImportError> {
+    role_choice::add_role_problems(tree, &mut notes)?;
+    obsolete::add_notes(tree, &mut notes)?;
     notes.sort();
     notes.dedup();
-    Project::parse(&folder.join(FILE_NAME), text.clone()).map_err(ImportError::Unreadable)?;
-    Ok(Imported { text, images, notes })
+    Ok(Imported { text, images, accounts: tree.accounts(base)?, notes })
 }

@@ -1,31 +1,71 @@
 //! Writes the text of the project file.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::Note;
 use super::settings::{self, DebianArchive, Global, ImportedSettings, TreeVariables};
 use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
+use super::wrappers::WrapperCleanup;
 use super::yaml_writer::{entry, plain_or_quoted};
 
 /// Release of a base if no variable names one.
 const DEFAULT_RELEASE: &str = "bookworm";
 
-/// Returns the text of the project file, and the names of its images.
+/// Packages that a root needs to boot, and that `minbase` of a release with systemd lacks.
+const BOOT_PACKAGES: [&str; 4] = ["systemd-sysv", "udev", "kmod", "dbus"];
+
+/// Releases whose `minbase` has an init other than systemd.
+const RELEASES_WITHOUT_SYSTEMD: [&str; 9] =
+    ["wheezy", "squeeze", "lucid", "precise", "quantal", "raring", "saucy", "trusty", "utopic"];
+
+/// Releases of Debian whose security archive is at `RELEASE/updates`.
+const OLD_SECURITY_RELEASES: [&str; 4] = ["wheezy", "jessie", "stretch", "buster"];
+
+/// Releases of Debian without a security archive.
+const UNSTABLE_RELEASES: [&str; 3] = ["sid", "unstable", "experimental"];
+
+/// Returns whether systemd is the init of a release.
+fn has_systemd(release: &str) -> bool {
+    !RELEASES_WITHOUT_SYSTEMD.contains(&release)
+}
+
+/// The parts of a project file.
+#[derive(Debug)]
+pub(super) struct WrittenProject {
+    /// The settings and variables for all images.
+    head: String,
+    pub(super) images: Vec<WrittenImage>,
+    /// The names of the variables for all images.
+    pub(super) variables: BTreeSet<String>,
+}
+
+/// An image of a project file.
+#[derive(Debug)]
+pub(super) struct WrittenImage {
+    pub(super) name: String,
+    /// Its config file, relative to the tree's directory.
+    pub(super) file: PathBuf,
+    /// Its lines.
+    pub(super) text: String,
+}
+
+impl WrittenProject {
+    /// Returns the text of the file.
+    pub(super) fn text(&self) -> String {
+        let images: Vec<&str> = self.images.iter().map(|image| image.text.as_str()).collect();
+        format!("{}\nimages:\n{}", self.head, images.join("\n"))
+    }
+}
+
+/// Writes the project file. With `base`, the tree's bases are left out.
 pub(super) fn write(
     tree: &ImagebuilderTree,
     base: Option<&str>,
     notes: &mut Vec<Note>,
-) -> (String, Vec<String>) {
-    let mut images: Vec<&Config> = Vec::new();
-    for config in &tree.configs {
-        match base {
-            Some(base) if config.kind == ConfigKind::Base => {
-                let text = format!("left out: {base} is the base");
-                notes.push(Note { file: config.file.clone(), line: None, text });
-            }
-            _ => images.push(config),
-        }
-    }
+) -> WrittenProject {
+    let images = tree.configs.iter().filter(|c| base.is_none() || c.kind != ConfigKind::Base);
+    let images: Vec<&Config> = images.collect();
     let mut writer = Writer {
         tree,
         base,
@@ -37,16 +77,16 @@ pub(super) fn write(
     };
     writer.head();
     writer.settings();
-    writer.variables(&images);
-    writer.text.push_str("\nimages:\n");
+    let variables = writer.variables(&images);
+    let head = std::mem::take(&mut writer.text);
     let initrds = images.iter().filter(|config| config.kind == ConfigKind::Initrd).count();
-    for (index, config) in images.iter().enumerate() {
-        if index > 0 {
-            writer.text.push('\n');
-        }
+    let mut written = Vec::new();
+    for config in images {
         writer.image(config, initrds);
+        let (name, file) = (config.name.clone(), config.file.clone());
+        written.push(WrittenImage { name, file, text: std::mem::take(&mut writer.text) });
     }
-    (writer.text, images.iter().map(|config| config.name.clone()).collect())
+    WrittenProject { head, images: written, variables }
 }
 
 struct Writer<'a> {
@@ -80,8 +120,8 @@ impl Writer<'_> {
     fn head(&mut self) {
         self.comment(
             0,
-            "Written by `overcoat import` from roles/, vars/, group_vars/ and the inventory. Roles \
-             and config files are used unchanged. Review each line with \"check\".",
+            "Written by `overcoat import` from roles/, vars/, group_vars/, the inventory and the \
+             wrapper playbooks. Review each line with \"check\".",
         );
         self.line("#");
         self.line("#     overcoat build            builds all images that are out of date");
@@ -114,7 +154,9 @@ impl Writer<'_> {
         let from = ["debootstrap_apt_server", "apt_server"];
         let from = from.into_iter().find(|name| self.tree.globals.iter().any(|g| g.name == *name));
         if let Some(archive) = &all.archive {
-            settings.push((archive_key(archive), self.origin(from.unwrap_or("apt_server"))));
+            let release = all.release.as_deref().unwrap_or(DEFAULT_RELEASE);
+            let lines = archive_lines(archive, release, &all.components);
+            settings.push((lines, self.origin(from.unwrap_or("apt_server"))));
         }
         if !all.components.is_empty() {
             settings.push((
@@ -142,7 +184,9 @@ impl Writer<'_> {
             }
         }
         for (line, from) in settings {
-            self.line(&format!("{line:<39} # {from}"));
+            let (first, rest) = line.split_once('\n').unwrap_or((&line, ""));
+            self.line(&format!("{first:<39} # {from}"));
+            self.text.push_str(rest);
         }
         if matches!(&all.archive, Some(DebianArchive::Mirror(url)) if url.contains("ubuntu")) {
             self.comment(
@@ -151,22 +195,44 @@ impl Writer<'_> {
             );
             self.line("#keyring: /usr/share/keyrings/ubuntu-archive-keyring.gpg");
         }
-        if self.tree.folder.join("common/tasks/clean_fs.yml").is_file() {
-            self.line("");
-            self.comment(
-                0,
-                "common/tasks/clean_fs.yml removed these in addition to caches, lists and logs.",
-            );
-            self.line("cleanup: {docs: true, locales: true}");
+        self.cleanup();
+    }
+
+    /// Writes the clean-up steps that replace `clean_fs.yml`.
+    fn cleanup(&mut self) {
+        let WrapperCleanup { exists, docs, locales, initramfs } = self.tree.wrappers.cleanup;
+        let removed = [("docs", docs), ("locales", locales)];
+        let steps: Vec<String> = removed
+            .iter()
+            .filter(|(_, removed)| *removed)
+            .map(|(step, _)| format!("{step}: true"))
+            .collect();
+        if !exists || steps.is_empty() {
+            return;
         }
+        self.line("");
+        let kept = match initramfs {
+            true => " It also removed initramfs-tools, which is kept.",
+            false => "",
+        };
+        self.comment(
+            0,
+            &format!(
+                "common/tasks/clean_fs.yml removed these in addition to caches, lists and logs.\
+                 {kept}"
+            ),
+        );
+        self.line(&format!("cleanup: {{{}}}", steps.join(", ")));
     }
 
     /// Writes the variables for all images that roles may use.
-    fn variables(&mut self, images: &[&Config]) {
+    /// Returns their names.
+    fn variables(&mut self, images: &[&Config]) -> BTreeSet<String> {
         let used = self.texts_with_variables(images);
         let mut lines = String::new();
         let mut file = None;
         let mut omitted = Vec::new();
+        let mut names = BTreeSet::new();
         for global in &self.tree.globals {
             let value = match conversion(global, &used) {
                 Conversion::Keep => entry(&global.name, &global.value, 2),
@@ -183,6 +249,7 @@ impl Writer<'_> {
                 lines.push_str(&format!("  # {}\n", global.file.display()));
             }
             lines.push_str(&value);
+            names.insert(global.name.clone());
         }
         self.line("");
         self.comment(
@@ -202,13 +269,14 @@ impl Writer<'_> {
             self.line("variables:");
             self.text.push_str(&lines);
         }
+        names
     }
 
     /// Returns all texts that may use a variable: the roles of these images, their config files,
     /// and the variables for all images that are kept.
     fn texts_with_variables(&self, images: &[&Config]) -> String {
         let mut text = String::new();
-        let roles = self.tree.role_files().unwrap_or_default();
+        let roles = self.tree.files_of_images().unwrap_or_default();
         for file in roles.iter().chain(images.iter().map(|config| &config.file)) {
             text.push_str(&super::tree::text(&self.tree.folder, file).unwrap_or_default());
             text.push('\n');
@@ -261,7 +329,10 @@ impl Writer<'_> {
         if own.archive != self.all.archive
             && let Some(archive) = &own.archive
         {
-            self.line(&format!("    {}", archive_key(archive)));
+            let release = own.release.as_deref().unwrap_or(DEFAULT_RELEASE);
+            for line in archive_lines(archive, release, &own.components).lines() {
+                self.line(&format!("    {line}"));
+            }
         }
         if own.architecture != self.all.architecture
             && let Some(architecture) = &own.architecture
@@ -279,8 +350,16 @@ impl Writer<'_> {
             }
             (None, None) => self.key("variant", "minbase"),
         }
-        self.comment(4, "Ansible needs Python in the root.");
-        self.key("packages", &flow(&own.packages));
+        let release = own.release.as_deref().unwrap_or(DEFAULT_RELEASE);
+        let mut packages = own.packages.clone();
+        let boots = if has_systemd(release) {
+            packages.extend(BOOT_PACKAGES.map(str::to_owned));
+            " The others boot the machine: minbase has no init."
+        } else {
+            ""
+        };
+        self.comment(4, &format!("Ansible needs Python in the root.{boots}"));
+        self.key("packages", &flow(&packages));
         if scope.raw("basefs_exclude_packages").is_some() {
             self.comment(
                 4,
@@ -300,7 +379,7 @@ impl Writer<'_> {
              root of the base, whose image is not changed.",
         );
         self.layers(config, scope);
-        let files = self.tree.files_of(config).unwrap_or_default();
+        let files = self.tree.files_of(Path::new(&config.provisioner)).unwrap_or_default();
         let makes = ["mkinitramfs", "update-initramfs", "dracut"];
         let made = files.iter().any(|file| {
             let text = super::tree::text(&self.tree.folder, file).unwrap_or_default();
@@ -311,11 +390,17 @@ impl Writer<'_> {
         } else {
             self.comment(
                 4,
+                "Machines boot by overcoat's script, also if the server does not send \
+                 `boot=overcoat`. Remove `boot_script` to boot by the role's own script.",
+            );
+            self.comment(
+                4,
                 "Check: after the role, library:initrd creates the initrd of each kernel in /boot. \
                  Its /etc/initramfs-tools/modules replaces the role's: list the modules in \
                  `variables`.",
             );
-            self.provisioner(config, Some(("library:initrd", "kernel: \"\"")));
+            let variables = ["kernel: \"\"", "boot_script: overcoat"];
+            self.provisioner(config, Some(("library:initrd", &variables)));
         }
         let version = scope.get("initrd_kernel_version").filter(|version| {
             version.chars().all(|c| c.is_ascii_alphanumeric() || ".+~-_".contains(c))
@@ -355,11 +440,7 @@ impl Writer<'_> {
             ([], _) => {
                 let text = "the tree has no base for it: write its path as `base`, or use the \
                             option --base of import";
-                self.notes.push(Note {
-                    file: config.file.clone(),
-                    line: None,
-                    text: text.to_owned(),
-                });
+                self.notes.push(Note::of_file(&config.file, text));
                 self.comment(4, "Check: the tree has no base. Write the path of an image.");
                 self.key("base", "./base.squashfs");
                 return;
@@ -368,7 +449,7 @@ impl Writer<'_> {
             (_, [one]) => {
                 self.comment(
                     4,
-                    &format!("Check: selected by basefs_image_name from {}.", names.join(", ")),
+                    &format!("Selected by basefs_image_name from {}.", names.join(", ")),
                 );
                 one.clone()
             }
@@ -381,9 +462,9 @@ impl Writer<'_> {
         self.key("base", &base);
     }
 
-    /// Writes provisioner and variables, by naming the config file where possible. `more` is a
-    /// second provisioner and a variable for it.
-    fn provisioner(&mut self, config: &Config, more: Option<(&str, &str)>) {
+    /// Writes provisioner and variables, by naming the config file where possible. `more` is
+    /// another provisioner and variables for it.
+    fn provisioner(&mut self, config: &Config, more: Option<(&str, &[&str])>) {
         let file = config.file.display().to_string();
         let in_file = config.refused.is_none() && config.named_by == NamedBy::YamlKey;
         let use_file = in_file || config.refused.is_none() && !config.variables.is_empty();
@@ -394,19 +475,22 @@ impl Writer<'_> {
             NamedBy::Script(script) => {
                 self.comment(4, &format!("From {}.", script.display()));
             }
-            NamedBy::Comment => self.comment(4, "Check: from a comment in the config file."),
+            NamedBy::Comment => self.comment(4, "From a comment in the config file."),
             NamedBy::YamlKey => {}
         }
-        match more {
-            Some((other, _)) => {
-                let role = plain_or_quoted(&config.provisioner);
-                self.key("provisioner", &format!("[{role}, {other}]"));
-            }
-            None if !in_file => self.key("provisioner", &plain_or_quoted(&config.provisioner)),
-            None => {}
+        let mut roles = self.tree.roles_of(config);
+        if roles.len() > 1 {
+            self.comment(4, "Roles that the wrapper playbook runs for all images are among these.");
         }
+        roles.extend(more.map(|(other, _)| other.to_owned()));
+        match roles.as_slice() {
+            [_] if in_file => {}
+            [one] => self.key("provisioner", &plain_or_quoted(one)),
+            several => self.key("provisioner", &flow(several)),
+        }
+        let more = more.map_or(&[][..], |(_, variables)| variables);
         let mut variables: Vec<String> =
-            more.iter().map(|(_, variable)| format!("      {variable}\n")).collect();
+            more.iter().map(|variable| format!("      {variable}\n")).collect();
         if let Some(problem) = &config.refused {
             if !config.variables.is_empty() {
                 self.comment(
@@ -421,9 +505,8 @@ impl Writer<'_> {
                 if is_name(name) && !matches!(name.as_str(), "build_root" | "build_artifact_path") {
                     variables.push(entry(name, value, 6));
                 } else {
-                    let line = Some(value.span.line);
                     let text = format!("left out: the variable {name}");
-                    self.notes.push(Note { file: config.file.clone(), line, text });
+                    self.notes.push(Note::at(&config.file, value.span.line, text));
                 }
             }
         }
@@ -491,11 +574,38 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn archive_key(archive: &DebianArchive) -> String {
-    match archive {
-        DebianArchive::Server(host) => format!("apt_server: {}", plain_or_quoted(host)),
-        DebianArchive::Mirror(url) => format!("mirror: {}", plain_or_quoted(url)),
+/// Returns the lines with the archive of a release, its updates and its security updates.
+fn archive_lines(archive: &DebianArchive, release: &str, components: &[String]) -> String {
+    let url = match archive {
+        DebianArchive::Server(host) => format!("http://{host}/debian"),
+        DebianArchive::Mirror(url) => url.clone(),
+    };
+    let components = match components {
+        [] => "main".to_owned(),
+        components => components.join(" "),
+    };
+    let security = if url.contains("ubuntu") {
+        format!("{url} {release}-security")
+    } else {
+        // Debian's own host and apt-cacher-ng have the security archive beside the other.
+        let place = match url.strip_suffix("/debian") {
+            Some(place) if place.ends_with("deb.debian.org") || place.ends_with(":3142") => place,
+            _ => "http://security.debian.org",
+        };
+        let suite = match OLD_SECURITY_RELEASES.contains(&release) {
+            true => format!("{release}/updates"),
+            false => format!("{release}-security"),
+        };
+        format!("{place}/debian-security {suite}")
+    };
+    if UNSTABLE_RELEASES.contains(&release) {
+        return format!("mirror: {}", plain_or_quoted(&url));
     }
+    format!(
+        "mirror:\n  - {}\n  - deb {url} {release}-updates {components}\n  - deb {security} \
+         {components}\n",
+        plain_or_quoted(&url)
+    )
 }
 
 /// Returns a list in flow style.

@@ -135,6 +135,11 @@ pub(super) fn is_build_root(name: &str) -> bool {
     )
 }
 
+/// Returns whether a variable is one of on-imagebuilder itself, and not of roles.
+pub(super) fn is_of_wrappers(name: &str) -> bool {
+    is_build_root(name) || CONVERTED_VARIABLES.contains(&name) || WRAPPER_VARIABLES.contains(&name)
+}
+
 impl ImportedSettings {
     pub(super) fn new(scope: &TreeVariables<'_>) -> Self {
         let word = |name: &str| scope.get(name).filter(|word| !word.contains(char::is_whitespace));

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::settings::{self, Global};
-use super::{ImportError, Note};
-use crate::config::{YamlDocument, YamlNode, YamlValue};
+use super::wrappers::{WrapperRole, Wrappers};
+use super::{Account, ImportError, Note, role_choice};
+use crate::ansible::paths::normalized;
+use crate::ansible::role::is_role;
+use crate::ansible::used_roles::UsedRoles;
+use crate::config::{ConfigError, YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::provisioner::Provisioner;
-use crate::variables::DeclaredVariables;
+use crate::variables::{DeclaredVariables, Variable, Variables};
 
 /// An on-imagebuilder tree.
 #[derive(Debug)]
@@ -19,6 +23,11 @@ pub(super) struct ImagebuilderTree {
     pub(super) globals: Vec<Global>,
     /// The config files that have a provisioner, ordered by kind and name.
     pub(super) configs: Vec<Config>,
+    /// The config files that are left out, each with the reason.
+    pub(super) left_out: BTreeMap<PathBuf, String>,
+    /// The directories of all roles, relative to the tree's directory.
+    pub(super) roles: BTreeSet<PathBuf>,
+    pub(super) wrappers: Wrappers,
 }
 
 /// A config file with its provisioner.
@@ -58,13 +67,24 @@ pub(super) enum ConfigKind {
 }
 
 impl ConfigKind {
-    fn from_path(provisioner: &str) -> Option<Self> {
-        Path::new(provisioner).iter().find_map(|part| match part.to_str()? {
+    /// Returns the kind of the images that a role is for, by the directories above it, or else by
+    /// its name: the first versions of on-imagebuilder had all roles in one directory.
+    pub(super) fn of_role(role: &str) -> Option<Self> {
+        let role = Path::new(role);
+        let of_folder = role.iter().find_map(|part| match part.to_str()? {
             "basefs" | "base" | "rootfs" => Some(Self::Base),
             "overlay" | "overlays" => Some(Self::Overlay),
             "initrd" | "initramfs" => Some(Self::Initrd),
             _ => None,
-        })
+        });
+        let name = role.file_name()?.to_str()?;
+        let of_name = || match name.strip_prefix("provision_")? {
+            name if name.ends_with("rootfs") || name.ends_with("basefs") => Some(Self::Base),
+            name if name.ends_with("initrd") => Some(Self::Initrd),
+            name if name.ends_with("overlay") => Some(Self::Overlay),
+            _ => None,
+        };
+        of_folder.or_else(of_name)
     }
 }
 
@@ -79,30 +99,115 @@ impl ImagebuilderTree {
         }
         let globals = globals(folder, notes)?;
         let pairs = pairs_in_scripts(folder)?;
-        let mut configs = Vec::new();
+        let mut tree = Self {
+            folder: folder.to_owned(),
+            globals,
+            configs: Vec::new(),
+            left_out: BTreeMap::new(),
+            roles: roles_below(folder, Path::new("roles"))?,
+            wrappers: Wrappers::read(folder, notes)?,
+        };
         for file in files_below(folder, Path::new("vars"))? {
             if is_yaml(&file) {
-                configs.extend(config(folder, &file, &globals, &pairs, notes)?);
+                match config(folder, &file, &tree.globals, &pairs)? {
+                    Ok(config) => tree.configs.push(config),
+                    Err(reason) => drop(tree.left_out.insert(file, reason)),
+                }
             }
         }
-        assign_names(&mut configs);
-        Ok(Self { folder: folder.to_owned(), globals, configs })
+        role_choice::choose_roles(&mut tree, notes)?;
+        assign_names(&mut tree.configs);
+        Ok(tree)
     }
 
-    /// Returns the files of the roles of all images and of the roles that these name, relative to
-    /// the tree's directory.
-    pub(super) fn role_files(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
-        let mut found = BTreeSet::new();
+    /// Returns the variables of an image: those for all images, and its own, which override them.
+    pub(super) fn variables_of(&self, config: &Config) -> Variables {
+        let mut variables = Variables::default();
+        let all = self.globals.iter().map(|global| (&global.name, &global.value));
+        for (name, value) in all.chain(config.variables.iter().map(|(n, v)| (n, v))) {
+            variables.set(name, Variable::parse_yaml_1_1(value));
+        }
+        variables
+    }
+
+    /// Returns the directories of the roles that an image runs: its own, and those that a site
+    /// added to the wrapper playbook of its kind, in order.
+    pub(super) fn roles_of(&self, config: &Config) -> Vec<String> {
+        let added = |before: bool| {
+            let added = self.wrappers.added.iter();
+            let added = added.filter(move |a| a.kind == config.kind && a.is_before == before);
+            added.map(|added| added.role.clone())
+        };
+        added(true).chain([config.provisioner.clone()]).chain(added(false)).collect()
+    }
+
+    /// Returns what became of each config file and role. With `base`, the tree's bases are left
+    /// out.
+    pub(super) fn accounts(&self, base: Option<&str>) -> Result<Vec<Account>, ImportError> {
+        let mut accounts = Vec::new();
+        let mut used: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
         for config in &self.configs {
-            found.extend(self.files_of(config)?);
+            let text = match base {
+                Some(base) if config.kind == ConfigKind::Base => {
+                    format!("left out: {base} is the base")
+                }
+                _ => format!("image {}", config.name),
+            };
+            for role in self.roles_of(config) {
+                let named = UsedRoles::find(&self.folder.join(&role))?;
+                for named in named.roles {
+                    let role = normalized(&Path::new(&role).join(&named.prefix));
+                    used.entry(role).or_default().insert(config.name.clone());
+                }
+            }
+            accounts.push(Account { path: config.file.clone(), text });
+        }
+        for (path, reason) in &self.left_out {
+            accounts.push(Account { path: path.clone(), text: format!("left out: {reason}") });
+        }
+        for role in &self.roles {
+            let text = match (used.get(role), self.wrappers.roles.get(role)) {
+                (Some(images), _) => {
+                    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+                    format!("runs in {}", images.join(", "))
+                }
+                (None, Some(WrapperRole { playbook, is_known: true })) => {
+                    format!("left out: overcoat does this part of {}", playbook.display())
+                }
+                (None, Some(WrapperRole { playbook, is_known: false })) => {
+                    format!("left out: {} runs it on the host, for no image", playbook.display())
+                }
+                (None, None) => "not used: no config file names it".to_owned(),
+            };
+            accounts.push(Account { path: role.clone(), text });
+        }
+        accounts.sort();
+        Ok(accounts)
+    }
+
+    /// Returns the files of all roles that run in images or may be meant to: those of all images,
+    /// and those that nothing names. Relative to the tree's directory.
+    pub(super) fn files_of_roles(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
+        let mut found = self.files_of_images()?;
+        for role in self.roles.iter().filter(|role| !self.wrappers.roles.contains_key(*role)) {
+            found.extend(self.files_of(role)?);
         }
         Ok(found)
     }
 
-    /// Returns the files of the role of one image and of the roles that it names, relative to the
-    /// tree's directory.
-    pub(super) fn files_of(&self, config: &Config) -> Result<BTreeSet<PathBuf>, ImportError> {
-        let role = Path::new(&config.provisioner);
+    /// Returns the files of the roles of all images and of the roles that these name, relative to
+    /// the tree's directory.
+    pub(super) fn files_of_images(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
+        let mut found = BTreeSet::new();
+        for role in self.configs.iter().flat_map(|config| self.roles_of(config)) {
+            found.extend(self.files_of(Path::new(&role))?);
+        }
+        Ok(found)
+    }
+
+    /// Returns the files of a role and of the roles that it names, relative to the tree's
+    /// directory.
+    pub(super) fn files_of(&self, role: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
         let provisioner = Provisioner::load(&self.folder.join(role))?;
         let inputs = provisioner.inputs()?;
         Ok(inputs.iter().map(|(name, _)| normalized(&role.join(name))).collect())
@@ -196,23 +301,20 @@ fn pairs_in_scripts(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)
     Ok(found)
 }
 
+/// Reads a config file. Returns the reason if it is left out.
 fn config(
     folder: &Path,
     file: &Path,
     globals: &[Global],
     pairs: &BTreeMap<PathBuf, (String, PathBuf)>,
-    notes: &mut Vec<Note>,
-) -> Result<Option<Config>, ImportError> {
+) -> Result<Result<Config, String>, ImportError> {
     let text = text(folder, file)?;
     let document = match YamlDocument::parse(&folder.join(file), text.clone()) {
         Ok(document) => document,
-        Err(error) => {
-            notes.push(Note::from_error(file, "left out", &error));
-            return Ok(None);
+        Err(ConfigError::Mistake(mistake)) => {
+            return Ok(Err(format!("line {}: {}", mistake.line, mistake.problem)));
         }
-    };
-    let mut note = |text: String| {
-        notes.push(Note { file: file.to_owned(), line: None, text });
+        Err(error) => return Ok(Err(error.to_string())),
     };
     let (key, rest) = document.root.without("provisioner");
     let variables: Vec<(String, YamlNode)> = variables(&rest).collect();
@@ -222,35 +324,32 @@ fn config(
     });
     let of_script = pairs.get(file).map(|(p, script)| (p.clone(), NamedBy::Script(script.clone())));
     let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
-        note("left out: it names no provisioner; write `provisioner: roles/overlay/NAME`".into());
-        return Ok(None);
+        let reason = "it names no provisioner; write `provisioner: roles/overlay/NAME`";
+        return Ok(Err(reason.to_owned()));
     };
     let provisioner = provisioner.trim_end_matches('/').to_owned();
     if !Folder::from_host(folder.join(&provisioner)).is_provisioner() {
-        let problem = "has no tasks/main.yml";
-        note(format!("left out: its provisioner {provisioner} {problem}"));
-        return Ok(None);
+        return Ok(Err(format!("its provisioner {provisioner} has no tasks/main.yml")));
     }
-    let Some(kind) = ConfigKind::from_path(&provisioner) else {
-        let known = "roles/basefs, roles/overlay or roles/initrd";
-        note(format!("left out: {provisioner} is not below {known}, so its kind is unknown"));
-        return Ok(None);
+    let Some(kind) = ConfigKind::of_role(&provisioner) else {
+        return Ok(Err(format!(
+            "the kind of {provisioner} is unknown: it is not below roles/basefs, roles/overlay or \
+             roles/initrd"
+        )));
     };
+    let is_template = |text: &str| text.contains("{{");
     let refused = match DeclaredVariables::parse(Some(&rest)) {
         Err(mistake) => Some(mistake.problem.clone()),
         // A project does not render templates in the name of a provisioner.
         Ok(_)
             if named_by == NamedBy::YamlKey
-                && key
-                    .as_ref()
-                    .and_then(|k| k.text("").ok())
-                    .is_none_or(|text| text.contains("{{")) =>
+                && key.as_ref().and_then(|k| k.text("").ok()).is_none_or(is_template) =>
         {
             Some("its `provisioner` is a template".to_owned())
         }
         Ok(_) => None,
     };
-    Ok(Some(Config {
+    Ok(Ok(Config {
         name: String::new(),
         file: file.to_owned(),
         kind,
@@ -320,33 +419,36 @@ fn read(
     if text.starts_with("$ANSIBLE_VAULT") {
         let text = "left out: it is encrypted; copy its variables to `variables` of the project, \
                     or read it in a role";
-        notes.push(Note { file: file.to_owned(), line: None, text: text.to_owned() });
+        notes.push(Note::of_file(file, text));
         return Ok(None);
     }
     Ok(Some(YamlDocument::parse(&folder.join(file), text)?))
 }
 
-/// Returns the path with `..` resolved, without following links.
-fn normalized(path: &Path) -> PathBuf {
-    let mut normalized = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir if normalized.file_name().is_some() => {
-                normalized.pop();
-            }
-            other => normalized.push(other),
-        }
-    }
-    normalized
-}
-
 /// Reads the text of a file of the tree.
 pub(super) fn text(folder: &Path, file: &Path) -> Result<String, ImportError> {
+    Ok(String::from_utf8_lossy(&bytes(folder, file)?).into_owned())
+}
+
+/// Reads a file of the tree.
+pub(super) fn bytes(folder: &Path, file: &Path) -> Result<Vec<u8>, ImportError> {
     let path = folder.join(file);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(source) => Err(ImportError::Read { path, source }),
+    fs::read(&path).map_err(|source| ImportError::Read { path, source })
+}
+
+/// Returns the directories of all roles below a directory of the tree, relative to the tree's
+/// directory.
+fn roles_below(folder: &Path, inside: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
+    let mut found = BTreeSet::new();
+    for path in list(&folder.join(inside))? {
+        let inside = inside.join(path.file_name().unwrap_or_default());
+        if is_role(&path) {
+            found.insert(inside);
+        } else if path.is_dir() && !path.is_symlink() {
+            found.extend(roles_below(folder, &inside)?);
+        }
     }
+    Ok(found)
 }
 
 pub(super) fn is_yaml(file: &Path) -> bool {
@@ -369,7 +471,7 @@ pub(super) fn files_below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, 
     Ok(found)
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let error = |source| ImportError::Read { path: folder.to_owned(), source };
     let entries = fs::read_dir(folder).map_err(error)?;
     let mut paths = entries

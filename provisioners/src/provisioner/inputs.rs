@@ -13,9 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::step_definition::StepDefinition;
-use crate::ansible::external;
-use crate::ansible::paths::{file_name, resolve};
-use crate::ansible::references::{roles_named_by, roles_named_in};
+use crate::ansible::external::relative;
+use crate::ansible::paths::file_name;
+use crate::ansible::used_roles::UsedRoles;
 use crate::config::ConfigError;
 use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, without_dots};
 use crate::steps::Action;
@@ -134,34 +134,18 @@ fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<
 /// Adds the files of a role and of the roles that it names. The input names of the latter begin
 /// with `../`.
 fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
-    let mut todo = vec![(first.to_owned(), String::new())];
-    let mut seen = BTreeSet::new();
-    while let Some((role, prefix)) = todo.pop() {
-        if !seen.insert(fs::canonicalize(&role).unwrap_or_else(|_| role.clone())) {
-            continue;
-        }
-        add_folder(&Folder::from_host(&role), &prefix, found)?;
-        let mut names = roles_named_by(&role)?;
-        let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
-        for path in external::files_used_by(first, &role)? {
-            let name = external::relative(&from, &path).to_string_lossy().into_owned();
+    let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
+    for role in UsedRoles::find(first)?.roles {
+        add_folder(&Folder::from_host(&role.folder), &role.prefix, found)?;
+        for path in role.outside {
+            let name = relative(&from, &path).to_string_lossy().into_owned();
             if path.is_dir() {
                 add_folder(&Folder::from_host(&path), &format!("{name}/"), found)?;
                 continue;
             }
-            let (folder, file) =
-                (Folder::from_host(path.parent().unwrap_or(&path)), file_name(&path));
-            found.insert(name, folder.digest_file(Path::new(&file))?);
-            if YAML_SUFFIXES.iter().any(|suffix| file.ends_with(suffix)) {
-                roles_named_in(&folder, Path::new(&file), false, &mut names)?;
-            }
-        }
-        for name in names {
-            todo.extend(resolve(first, (&role, &prefix), &name));
+            let folder = Folder::from_host(path.parent().unwrap_or(&path));
+            found.insert(name, folder.digest_file(Path::new(&file_name(&path)))?);
         }
     }
     Ok(())
 }
-
-/// Suffixes of files with tasks.
-const YAML_SUFFIXES: [&str; 2] = [".yml", ".yaml"];

@@ -59,21 +59,30 @@ exec \"$chroot\" \"$@\"
 /// An Ansible role to run.
 #[derive(Debug, Clone)]
 pub(crate) struct AnsibleRole {
+    /// Its absolute path.
     folder: PathBuf,
+    /// Its path in messages.
+    named: PathBuf,
     name: String,
 }
 
 impl AnsibleRole {
     /// Creates the step for the role in `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
+        let named = folder.to_owned();
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
-        Self { folder, name }
+        Self { folder, named, name }
     }
 
     /// Returns the absolute path of its directory on the host.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns the path of its directory as it was given.
+    pub(crate) fn named_folder(&self) -> &Path {
+        &self.named
     }
 
     pub(crate) fn name(&self) -> String {

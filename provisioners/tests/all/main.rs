@@ -9,5 +9,6 @@ mod inputs;
 mod library;
 mod mistakes;
 mod on_imagebuilder;
+mod role_review;
 mod schema;
 mod steps;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::{chain, write_files};
 use provisioners::image::{Format, Root, Source};
-use provisioners::on_imagebuilder::{Imported, import};
+use provisioners::on_imagebuilder::{Imported, add, fixes, import};
 use provisioners::project::Member;
 use provisioners::{FILE_NAME, Project};
 
@@ -101,6 +101,11 @@ fn notes(imported: &Imported) -> Vec<String> {
     imported.notes.iter().map(ToString::to_string).collect()
 }
 
+fn accounts(imported: &Imported) -> Vec<String> {
+    let shown = imported.accounts.iter().map(|a| format!("{}: {}", a.path.display(), a.text));
+    shown.collect()
+}
+
 #[test]
 fn tree_becomes_a_valid_project() {
     let dir = tree(&[]);
@@ -123,13 +128,19 @@ fn tree_becomes_a_valid_project() {
     };
     let small = base("basefs");
     assert_eq!(small.release, "bookworm");
-    assert_eq!(small.mirrors, ["http://cache:3142/debian"]);
+    let mirrors = [
+        "http://cache:3142/debian",
+        "deb http://cache:3142/debian bookworm-updates main",
+        "deb http://cache:3142/debian-security bookworm-security main",
+    ];
+    assert_eq!(small.mirrors, mirrors);
     assert_eq!(small.architecture.as_deref(), Some("amd64"));
     assert_eq!(
         (small.variant.as_str(), base("basefs-full").variant.as_str()),
         ("minbase", "important")
     );
-    assert_eq!(small.packages, ["python3", "python3-apt"]);
+    let packages = ["python3", "python3-apt", "systemd-sysv", "udev", "kmod", "dbus"];
+    assert_eq!(small.packages, packages);
     assert_eq!(
         output(member(&project, "basefs")),
         ("/srv/builds/base.bookworm.squashfs.img", Format::Squashfs)
@@ -192,17 +203,259 @@ fn omitted_files_and_obsolete_syntax_are_noted() {
     assert_eq!(
         notes(&imported),
         [
+            "common/tasks/clean_fs.yml:1: not converted: this task runs in the root of each image: \
+             write it in a role",
             "group_vars/secret.yml: left out: it is encrypted; copy its variables to `variables` of \
              the project, or read it in a role",
             "roles/oem/overlay/raid/tasks/main.yml:1: `sudo` was removed from Ansible: write \
              `become: true`",
             "roles/overlay/flash/vars/main.yml:2: `device` is also in vars/flash.yml, which takes \
              precedence here: remove it from one of them",
-            "vars/lost.yml: left out: its provisioner roles/overlay/lost has no tasks/main.yml",
-            "vars/syslinux.yml: left out: it names no provisioner; write `provisioner: \
-             roles/overlay/NAME`",
         ]
     );
+    let wanted = [
+        "roles/basefs/root: runs in basefs, basefs-full",
+        "roles/initrd/own: runs in initrd",
+        "roles/oem/overlay/raid: runs in raid",
+        "roles/overlay/discovery: runs in discovery",
+        "roles/overlay/flash: runs in flash",
+        "vars/basefs-full.yml: image basefs-full",
+        "vars/basefs.yml: image basefs",
+        "vars/discovery.yml: image discovery",
+        "vars/flash.yml: image flash",
+        "vars/initrd.yml: image initrd",
+        "vars/lost.yml: left out: its provisioner roles/overlay/lost has no tasks/main.yml",
+        "vars/oem/raid.yml: image raid",
+        "vars/syslinux.yml: left out: it names no provisioner; write `provisioner: \
+         roles/overlay/NAME`",
+    ];
+    assert_eq!(accounts(&imported), wanted);
+}
+
+/// The wrapper playbooks of the original tree, with what a site added to them.
+const WRAPPERS: &[(&str, &str)] = &[
+    (
+        "common/overlay_wrapper.yml",
+        "- hosts: build_local
+  tasks:
+    - include: tasks/mount_overlay.yml
+    - shell: logger the build begins
+- hosts: overlay_build_chroot
+  roles:
+    - ../roles/site/first
+    - ../{{ provisioner }}
+    - role: ../roles/site/last
+  post_tasks:
+    - include: tasks/clean_fs.yml
+    - copy: content=x dest=/etc/site
+- hosts: build_local
+  roles:
+    - ../roles/overlay/build_overlay_archive
+",
+    ),
+    (
+        "common/tools.yml",
+        "- hosts: build_local
+  roles: [../roles/ipxe]
+",
+    ),
+    (
+        "common/tasks/mount_overlay.yml",
+        "- shell: mount -t squashfs {{ squashfs_image_path }} {{ overlayfs_lower_dir }}
+- file: {path: '{{ overlayfs_build_root }}/etc/site', state: directory}
+",
+    ),
+    (
+        "common/tasks/clean_fs.yml",
+        "- command: apt-get clean
+- file: path={{ item }} state=absent
+  with_items:
+    - /usr/share/doc
+    - /var/lib/apt/lists
+    - /opt/build
+- file: path=/etc/motd state=absent
+- command: rm -rf /srv
+",
+    ),
+    ("roles/site/first/tasks/main.yml", TASKS),
+    ("roles/site/last/tasks/main.yml", TASKS),
+    ("roles/ipxe/tasks/main.yml", TASKS),
+    (
+        "roles/overlay/build_overlay_archive/tasks/main.yml",
+        "- shell: find . | cpio -o >{{ build_artifact_path }}/x\n- get_url: {url: http://x/y, dest: /srv}\n",
+    ),
+];
+
+#[test]
+fn additions_to_wrapper_playbooks_run_in_each_image_or_are_noted() {
+    let dir = tree(WRAPPERS);
+    let (imported, project) = imported(dir.path(), None);
+    let provisioners = |name: &str| -> Vec<String> {
+        member(&project, name).image.provisioners.iter().map(|p| p.name()).collect()
+    };
+    assert_eq!(provisioners("discovery"), ["first", "discovery", "last"]);
+    assert_eq!(provisioners("basefs"), ["root"]);
+    assert!(imported.text.contains("\ncleanup: {docs: true}\n"), "{}", imported.text);
+    let host = "not converted: this task runs on the host around each build: write it in a script \
+                with `outside: true`";
+    let root = "not converted: this task runs in the root of each image: write it in a role";
+    let remove = |path: &str| {
+        format!("not converted: removes {path}; write a script that removes it in a role")
+    };
+    let wanted = [
+        format!("common/overlay_wrapper.yml:4: {host}"),
+        format!("common/overlay_wrapper.yml:12: {root}"),
+        format!("common/tasks/clean_fs.yml:6: {}", remove("/opt/build")),
+        format!("common/tasks/clean_fs.yml:7: {}", remove("/etc/motd")),
+        format!("common/tasks/clean_fs.yml:8: {root}"),
+        format!("common/tasks/mount_overlay.yml:2: {host}"),
+        format!("roles/overlay/build_overlay_archive/tasks/main.yml:2: {host}"),
+    ];
+    let of_wrappers = |note: &String| note.contains("not converted");
+    assert_eq!(notes(&imported).into_iter().filter(of_wrappers).collect::<Vec<_>>(), wanted);
+    for account in [
+        "roles/ipxe: left out: common/tools.yml runs it on the host, for no image",
+        "roles/overlay/build_overlay_archive: left out: overcoat does this part of \
+         common/overlay_wrapper.yml",
+        "roles/site/last: runs in discovery, flash, raid",
+    ] {
+        assert!(accounts(&imported).contains(&account.to_owned()), "{:#?}", accounts(&imported));
+    }
+}
+
+#[test]
+fn role_that_no_config_file_names_is_searched_for_obsolete_syntax() {
+    let role = "- apt: name={{ item }} state=installed\n  with_items: packages\n";
+    let dir = tree(&[("roles/overlay/forgotten/tasks/main.yml", role)]);
+    let (imported, _) = imported(dir.path(), None);
+    let account = "roles/overlay/forgotten: not used: no config file names it";
+    assert!(accounts(&imported).contains(&account.to_owned()));
+    let of_role = notes(&imported).into_iter().filter(|note| note.contains("forgotten"));
+    assert_eq!(of_role.count(), 2);
+}
+
+#[test]
+fn comment_that_names_a_role_for_other_variables_is_not_followed() {
+    let role = |name: &str| format!("- debug: {{msg: \"{{{{ {name}_packages | length }}}}\"}}\n");
+    let raid = "# provisioner: roles/overlay/raid\n";
+    let dir = tree(&[
+        ("roles/overlay/raid/tasks/main.yml", &role("raid")),
+        ("roles/overlay/erase/tasks/main.yml", &role("erase")),
+        ("vars/r.yml", &format!("{raid}raid_packages: [x]\n")),
+        ("vars/e.yml", &format!("{raid}erase_packages: [x]\n")),
+        ("vars/none.yml", &format!("{raid}other: 1\n")),
+        ("vars/key.yml", "provisioner: roles/overlay/raid\nerase_packages: [x]\n"),
+    ]);
+    let (imported, project) = imported(dir.path(), None);
+    let provisioner = |name: &str| member(&project, name).image.provisioners[0].name();
+    let chosen = ["r", "e", "none", "key"].map(provisioner);
+    assert_eq!(chosen, ["raid", "erase", "raid", "raid"]);
+    let lacks = "roles/overlay/raid uses `raid_packages`, which no file sets";
+    for note in [
+        format!(
+            "vars/e.yml: {lacks}: roles/overlay/erase is used instead, because its variables are \
+             all set"
+        ),
+        "roles/overlay/raid/tasks/main.yml:1: image none: `raid_packages` is not defined: add it to \
+         the variables of the image"
+            .to_owned(),
+        format!("vars/key.yml: {lacks}; the variables of roles/overlay/erase are all set"),
+    ] {
+        assert!(notes(&imported).contains(&note), "{note}\n{:#?}", notes(&imported));
+    }
+    assert!(!notes(&imported).iter().any(|note| note.starts_with("vars/r.yml")));
+}
+
+#[test]
+fn roles_of_the_first_versions_have_a_kind_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(
+        dir.path(),
+        &[
+            ("vars/b.yml", "provisioner: roles/provision_rootfs\n"),
+            ("vars/i.yml", "provisioner: roles/provision_initrd\n"),
+            ("vars/o.yml", "provisioner: roles/provision_raid_overlay\n"),
+            ("vars/x.yml", "provisioner: roles/other\n"),
+            ("roles/provision_rootfs/tasks/main.yml", TASKS),
+            ("roles/provision_initrd/tasks/main.yml", TASKS),
+            ("roles/provision_raid_overlay/tasks/main.yml", TASKS),
+            ("roles/other/tasks/main.yml", TASKS),
+        ],
+    );
+    let (imported, project) = imported(dir.path(), None);
+    let kinds: Vec<_> = project.images().iter().map(|m| (m.name.as_str(), m.kind())).collect();
+    assert_eq!(kinds, [("b", "base"), ("o", "overlay"), ("i", "initrd")]);
+    let accounts = accounts(&imported);
+    assert!(
+        accounts.iter().any(|a| a.starts_with("vars/x.yml: left out: the kind of roles/other"))
+    );
+}
+
+#[test]
+fn fixes_change_only_obsolete_lines_and_solve_their_notes() {
+    let dir = tree(&[
+        (
+            "roles/oem/overlay/raid/tasks/main.yml",
+            "# keep: this\n- {command: \"true\", sudo: yes}\n- apt: pkg=x state=installed\n",
+        ),
+        ("roles/oem/overlay/raid/files/boot", "#!/bin/sh\nmodprobe overlayfs\n"),
+        ("vars/flash.yml", "flash_packages: [python-yaml] # keep\n"),
+    ]);
+    let changes = fixes(dir.path()).unwrap();
+    let changed: Vec<_> = changes.iter().map(|c| (c.file.to_str().unwrap(), &*c.after)).collect();
+    let wanted = [
+        ("roles/oem/overlay/raid/files/boot", "#!/bin/sh\nmodprobe overlay\n"),
+        (
+            "roles/oem/overlay/raid/tasks/main.yml",
+            "# keep: this\n- {command: \"true\", become: yes}\n- apt: pkg=x state=present\n",
+        ),
+        ("vars/flash.yml", "flash_packages: [python3-yaml] # keep\n"),
+    ];
+    assert_eq!(changed, wanted);
+    assert_eq!(import(dir.path(), None).unwrap().notes.iter().filter(|n| n.has_fix).count(), 4);
+    for change in changes {
+        fs::write(dir.path().join(&change.file), change.after).unwrap();
+    }
+    assert_eq!(fixes(dir.path()).unwrap(), []);
+    assert!(import(dir.path(), None).unwrap().notes.iter().all(|note| !note.has_fix));
+}
+
+#[test]
+fn config_files_are_added_to_an_edited_project() {
+    let dir = tree(&[]);
+    let (first, _) = imported(dir.path(), None);
+    // The base and its comments were edited, and a key follows the images.
+    let edited = first
+        .text
+        .replace("  basefs:\n", "  # mine\n  small:\n")
+        .replace("base: basefs\n", "base: small\n")
+        .replace("\n  flash:\n", "\n  flash: # renamed below\n")
+        + "\n# network\nnetwork: host\n";
+    write_files(
+        dir.path(),
+        &[
+            ("vars/more.yml", "provisioner: roles/overlay/more\nsize: 5\n"),
+            (
+                "roles/overlay/more/tasks/main.yml",
+                "- debug: {msg: \"{{ wants_docs }} {{ late }}\"}\n",
+            ),
+            ("group_vars/late.yml", "late: 1\n"),
+        ],
+    );
+    let added = add(dir.path(), &edited, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(added.images, ["more"]);
+    let (start, end) = ("\n  more:\n", "\n# network\n");
+    let start = added.text.find(start).unwrap();
+    let end = added.text.find(end).unwrap();
+    assert_eq!(format!("{}{}", &added.text[..start], &added.text[end..]), edited);
+    fs::write(dir.path().join("overcoat.yml"), &added.text).unwrap();
+    let project = Project::load(&dir.path().join("overcoat.yml")).unwrap();
+    assert_eq!(names(&project, &member(&project, "more").needs), ["small"]);
+    let note = "overcoat.yml: `variables` lacks `late`, which roles may use";
+    assert!(notes(&added).contains(&note.to_owned()), "{:#?}", notes(&added));
+    // There is nothing more to add.
+    let again = add(dir.path(), &added.text, None).unwrap();
+    assert_eq!((again.text, again.images), (added.text, vec![]));
 }
 
 #[test]
@@ -214,10 +467,8 @@ fn existing_base_replaces_bases_of_the_tree() {
         let layers = member.image.source.layers().unwrap().paths();
         assert_eq!(layers, [dir.path().join("../base.squashfs")]);
     }
-    assert!(
-        notes(&imported)
-            .contains(&"vars/basefs.yml: left out: ../base.squashfs is the base".into())
-    );
+    let account = "vars/basefs.yml: left out: ../base.squashfs is the base";
+    assert!(accounts(&imported).contains(&account.to_owned()));
 }
 
 #[test]
@@ -271,7 +522,7 @@ fn folder_that_is_not_a_tree_is_rejected() {
     assert!(error(dir.path()).contains("it lacks the directory roles/"), "{}", error(dir.path()));
     write_files(dir.path(), &[("roles/overlay/a/tasks/main.yml", TASKS), ("vars/a.yml", "x: 1\n")]);
     let text = error(dir.path());
-    assert!(text.contains("vars/a.yml: left out: it names no provisioner"), "{text}");
+    assert!(text.contains("vars/a.yml: it names no provisioner"), "{text}");
     write_files(
         dir.path(),
         &[("vars/a.yml", "provisioner: roles/overlay/a\n"), ("group_vars/all", "a: 1\na: 2\n")],

@@ -1,0 +1,341 @@
+//! Reads the tasks of a role: their modules, arguments, loops and conditions.
+//!
+//! Only the structure is read. Templates are not rendered, and modules are not known.
+
+use std::borrow::Cow;
+
+use crate::config::{YamlKey, YamlNode, YamlValue};
+
+/// Keys of a task that are not modules: the playbook keywords of Ansible, current and removed.
+const KEYWORDS: [&str; 54] = [
+    "action",
+    "always",
+    "always_run",
+    "any_errors_fatal",
+    "args",
+    "async",
+    "become",
+    "become_exe",
+    "become_flags",
+    "become_method",
+    "become_user",
+    "block",
+    "changed_when",
+    "check_mode",
+    "collections",
+    "connection",
+    "debugger",
+    "delay",
+    "delegate_facts",
+    "delegate_to",
+    "diff",
+    "environment",
+    "failed_when",
+    "first_available_file",
+    "ignore_errors",
+    "ignore_unreachable",
+    "listen",
+    "local_action",
+    "loop",
+    "loop_control",
+    "module_defaults",
+    "name",
+    "no_log",
+    "notify",
+    "only_if",
+    "poll",
+    "port",
+    "register",
+    "remote_user",
+    "rescue",
+    "retries",
+    "run_once",
+    "su",
+    "su_pass",
+    "su_user",
+    "sudo",
+    "sudo_pass",
+    "sudo_user",
+    "tags",
+    "throttle",
+    "timeout",
+    "until",
+    "vars",
+    "when",
+];
+
+/// Keys with lists of tasks.
+const BLOCK_KEYS: [&str; 3] = ["block", "rescue", "always"];
+
+/// Keys with a module as their value.
+const ACTION_KEYS: [&str; 2] = ["action", "local_action"];
+
+/// Modules whose argument in one line is a command, and not `key=value` pairs.
+const FREE_FORM_MODULES: [&str; 8] = [
+    "command",
+    "shell",
+    "raw",
+    "script",
+    "include",
+    "include_tasks",
+    "import_tasks",
+    "include_vars",
+];
+
+/// A task of a role, or a block, which has no module.
+#[derive(Debug, Clone)]
+pub(crate) struct Task<'a> {
+    /// Its mapping.
+    pub(crate) node: &'a YamlNode,
+    /// The mappings of the blocks around it, the outermost first.
+    blocks: Vec<&'a YamlNode>,
+}
+
+/// The module of a task.
+#[derive(Debug, Clone)]
+pub(crate) struct Module<'a> {
+    /// Its name, without the collection.
+    pub(crate) name: &'a str,
+    /// Its value in the task.
+    pub(crate) value: &'a YamlNode,
+    /// The argument of a module like `command`, as text in one line.
+    pub(crate) free_form: Option<&'a str>,
+    arguments: Vec<(Cow<'a, str>, Argument<'a>)>,
+}
+
+/// The value of an argument.
+#[derive(Debug, Clone)]
+enum Argument<'a> {
+    /// In `key=value` form.
+    Text(Cow<'a, str>),
+    Node(&'a YamlNode),
+}
+
+/// Returns all tasks of a file, in order: each block before the tasks in it.
+pub(crate) fn tasks(root: &YamlNode) -> Vec<Task<'_>> {
+    let mut tasks = Vec::new();
+    add_tasks(root, &[], &mut tasks);
+    tasks
+}
+
+fn add_tasks<'a>(node: &'a YamlNode, blocks: &[&'a YamlNode], tasks: &mut Vec<Task<'a>>) {
+    let YamlValue::List(nodes) = &node.value else { return };
+    for node in nodes {
+        let YamlValue::Map(entries) = &node.value else { continue };
+        let inner = entries.iter().filter(|(key, _)| BLOCK_KEYS.contains(&key.name.as_str()));
+        tasks.push(Task { node, blocks: blocks.to_vec() });
+        let blocks: Vec<_> = blocks.iter().copied().chain([node]).collect();
+        inner.for_each(|(_, inner)| add_tasks(inner, &blocks, tasks));
+    }
+}
+
+impl<'a> Task<'a> {
+    /// Returns its keys and values.
+    pub(crate) fn entries(&self) -> &'a [(YamlKey, YamlNode)] {
+        match &self.node.value {
+            YamlValue::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// Returns its mapping and those of the blocks around it.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &'a YamlNode> {
+        self.blocks.clone().into_iter().chain([self.node])
+    }
+
+    /// Returns its module.
+    pub(crate) fn module(&self) -> Option<Module<'a>> {
+        let mut entries = self.entries().iter();
+        let (name, value) = entries.find_map(|(key, value)| {
+            let name = key.name.as_str();
+            if ACTION_KEYS.contains(&name) {
+                return action(value).map(|module| (module, value));
+            }
+            (!KEYWORDS.contains(&name) && !name.starts_with("with_")).then_some((name, value))
+        })?;
+        let name = name.rsplit('.').next().unwrap_or(name);
+        let mut module = Module { name, value, free_form: None, arguments: Vec::new() };
+        match &value.value {
+            YamlValue::Scalar { text, .. } => {
+                // The value of `action` begins with the module.
+                let text = text.trim_start();
+                let text = text.strip_prefix(name).map_or(text, str::trim_start);
+                if FREE_FORM_MODULES.contains(&name) {
+                    module.free_form = Some(text);
+                } else {
+                    module.arguments = pairs(text)
+                        .map(|(key, value)| (key.into(), Argument::Text(value.into())))
+                        .collect();
+                }
+            }
+            YamlValue::Map(entries) => module.add(entries),
+            YamlValue::List(_) => {}
+        }
+        if let Some(YamlValue::Map(entries)) = self.node.get("args").map(|args| &args.value) {
+            module.add(entries);
+        }
+        Some(module)
+    }
+
+    /// Returns the key and value of its loop: `loop`, `with_items` and other `with_*`.
+    pub(crate) fn looped(&self) -> Option<(&'a str, &'a YamlNode)> {
+        self.entries()
+            .iter()
+            .find(|(key, _)| key.name == "loop" || key.name.starts_with("with_"))
+            .map(|(key, value)| (key.name.as_str(), value))
+    }
+}
+
+impl<'a> Module<'a> {
+    fn add(&mut self, entries: &'a [(YamlKey, YamlNode)]) {
+        let entries = entries.iter().map(|(key, node)| (key.name.as_str(), node));
+        self.arguments.extend(entries.map(|(key, node)| (key.into(), Argument::Node(node))));
+    }
+
+    fn argument(&self, name: &str) -> Option<&Argument<'a>> {
+        self.arguments.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// Returns the names of its arguments.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.arguments.iter().map(|(name, _)| &**name)
+    }
+
+    /// Returns the node of an argument that is not in `key=value` form.
+    pub(crate) fn node(&self, name: &str) -> Option<&'a YamlNode> {
+        match self.argument(name)? {
+            Argument::Node(node) => Some(node),
+            Argument::Text(_) => None,
+        }
+    }
+
+    /// Returns the line of the first of these arguments that it has, or else its own line.
+    pub(crate) fn line_of(&self, names: &[&str]) -> usize {
+        let node = names.iter().find_map(|name| self.node(name));
+        node.unwrap_or(self.value).span.line
+    }
+
+    /// Returns the text of an argument that is a scalar.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        match self.argument(name)? {
+            Argument::Text(text) => Some(text),
+            Argument::Node(node) => match &node.value {
+                YamlValue::Scalar { text, .. } => Some(text),
+                _ => None,
+            },
+        }
+    }
+
+    /// Returns whether an argument is set to true.
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        let words = ["true", "yes", "on", "1"];
+        self.text(name).is_some_and(|text| words.contains(&text.to_lowercase().as_str()))
+    }
+}
+
+/// Returns the module of `action: copy src=x` or `action: {module: copy, src: x}`.
+fn action(value: &YamlNode) -> Option<&str> {
+    match &value.value {
+        YamlValue::Scalar { text, .. } => text.split_whitespace().next(),
+        YamlValue::Map(_) => value.get("module")?.text("a module").ok(),
+        YamlValue::List(_) => None,
+    }
+}
+
+/// Returns the `key=value` pairs of a text. Values may be quoted and may contain templates.
+fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
+    words(text).into_iter().filter_map(|word| {
+        let (key, value) = word.split_once('=')?;
+        let quoted = |quote| value.strip_prefix(quote).and_then(|v: &str| v.strip_suffix(quote));
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        let is_name = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        (is_name && !key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
+    })
+}
+
+/// Returns the first word of a command.
+pub(crate) fn first_word(text: &str) -> &str {
+    let first = words(text).first().map_or(0, String::len);
+    text.trim_start().get(..first).unwrap_or_default().trim_matches(['"', '\''])
+}
+
+/// Splits a text at whitespace that is neither in quotes nor in a template.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    let mut depth = 0_usize;
+    for c in text.chars() {
+        match c {
+            '"' | '\'' if quote == Some(c) => quote = None,
+            '"' | '\'' if quote.is_none() && depth == 0 => quote = Some(c),
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            c if c.is_whitespace() && quote.is_none() && depth == 0 => {
+                words.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::YamlDocument;
+
+    #[test]
+    fn tasks_of_all_forms_are_read() {
+        let text = r#"
+- name: pairs
+  copy: src="{{ role_path }}/a b" dest=/opt/ mode='0644'
+- ansible.builtin.template:
+    src: x.j2
+    dest: /etc/x
+  loop: [a]
+- block:
+    - action: apt name={{ item }} state=present
+      with_items: packages
+  rescue:
+    - local_action: {module: command, cmd: "true"}
+- script: files/a.sh --option
+  args: {creates: /x}
+- import_tasks: more.yml
+- meta
+"#;
+        let document = YamlDocument::parse(Path::new("x.yml"), text.to_owned()).unwrap();
+        let mut found = Vec::new();
+        for task in tasks(&document.root) {
+            let Some(module) = task.module() else { continue };
+            let arguments = ["src", "dest", "mode", "name", "state", "cmd", "creates"];
+            let arguments: Vec<_> =
+                arguments.iter().filter_map(|a| Some(format!("{a}={}", module.text(a)?))).collect();
+            found.push(format!(
+                "{} {:?} {} loop {:?} in {} blocks",
+                module.name,
+                module.free_form.unwrap_or_default(),
+                arguments.join(" "),
+                task.looped().map(|(key, _)| key).unwrap_or_default(),
+                task.scopes().count() - 1,
+            ));
+        }
+        assert_eq!(
+            found,
+            [
+                r#"copy "" src={{ role_path }}/a b dest=/opt/ mode=0644 loop "" in 0 blocks"#,
+                r#"template "" src=x.j2 dest=/etc/x loop "loop" in 0 blocks"#,
+                r#"apt "" name={{ item }} state=present loop "with_items" in 1 blocks"#,
+                r#"command "" cmd=true loop "" in 1 blocks"#,
+                r#"script "files/a.sh --option" creates=/x loop "" in 0 blocks"#,
+                r#"import_tasks "more.yml"  loop "" in 0 blocks"#,
+            ]
+        );
+    }
+}

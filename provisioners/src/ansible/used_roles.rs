@@ -1,0 +1,66 @@
+//! Finds all roles and files that a role uses.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::external::files_used_by;
+use super::paths::{RoleName, file_name, resolve};
+use super::references::{roles_named_by, roles_named_in};
+use crate::config::ConfigError;
+use crate::folder::Folder;
+
+/// The roles that run with a role.
+#[derive(Debug)]
+pub(crate) struct UsedRoles {
+    /// The role itself, then the roles that it names, recursively.
+    pub(crate) roles: Vec<UsedRole>,
+    /// Whether a name is only known at run time: then `roles` has all roles that it may be.
+    pub(crate) may_be_any: bool,
+}
+
+/// A role that runs.
+#[derive(Debug)]
+pub(crate) struct UsedRole {
+    pub(crate) folder: PathBuf,
+    /// The path to it from the first role, as the prefix of input names. Empty for the first role.
+    pub(crate) prefix: String,
+    /// Canonical paths of files and directories that it uses from outside its directory.
+    pub(crate) outside: BTreeSet<PathBuf>,
+}
+
+/// Suffixes of files with tasks.
+const YAML_SUFFIXES: [&str; 2] = [".yml", ".yaml"];
+
+impl UsedRoles {
+    /// Finds the roles that run with the role in `first`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of one of the roles cannot be read.
+    pub(crate) fn find(first: &Path) -> Result<Self, ConfigError> {
+        let mut found = Self { roles: Vec::new(), may_be_any: false };
+        let mut todo = vec![(first.to_owned(), String::new())];
+        let mut seen = BTreeSet::new();
+        while let Some((folder, prefix)) = todo.pop() {
+            if !seen.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
+                continue;
+            }
+            let mut names = roles_named_by(&folder)?;
+            let outside = files_used_by(first, &folder)?;
+            for path in outside.iter().filter(|path| path.is_file()) {
+                let file = file_name(path);
+                if YAML_SUFFIXES.iter().any(|suffix| file.ends_with(suffix)) {
+                    let folder = Folder::from_host(path.parent().unwrap_or(path));
+                    roles_named_in(&folder, Path::new(&file), false, &mut names)?;
+                }
+            }
+            found.may_be_any |= names.contains(&RoleName::Any);
+            for name in names {
+                todo.extend(resolve(first, (&folder, &prefix), &name));
+            }
+            found.roles.push(UsedRole { folder, prefix, outside });
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,109 @@
+//! Adds config files that came later to an existing project file, which may have been edited by
+//! hand. The existing text is not changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::project_writer::write;
+use super::tree::{ConfigKind, ImagebuilderTree};
+use super::{ImportError, Note};
+use crate::ansible::paths::normalized;
+use crate::config::{YamlDocument, YamlNode, YamlValue};
+use crate::project::FILE_NAME;
+
+/// A project file with added images.
+pub(super) struct AddedImages {
+    pub(super) text: String,
+    /// The names of the new images.
+    pub(super) images: Vec<String>,
+}
+
+/// Adds the images of all config files that the project file `text` does not name.
+pub(super) fn add(
+    tree: &ImagebuilderTree,
+    file: &Path,
+    text: &str,
+    base: Option<&str>,
+    notes: &mut Vec<Note>,
+) -> Result<AddedImages, ImportError> {
+    let document = YamlDocument::parse(file, text.to_owned())?;
+    let empty = Vec::new();
+    let existing = match document.root.get("images").map(|images| &images.value) {
+        Some(YamlValue::Map(entries)) => entries,
+        _ => &empty,
+    };
+    let names: BTreeSet<&str> = existing.iter().map(|(key, _)| key.name.as_str()).collect();
+    let of_files: BTreeMap<PathBuf, &str> = existing
+        .iter()
+        .filter_map(|(key, node)| Some((config_file(node)?, key.name.as_str())))
+        .collect();
+    // A base may have another name in the project.
+    let bases: BTreeMap<&str, &str> = tree
+        .configs
+        .iter()
+        .filter(|config| config.kind == ConfigKind::Base)
+        .filter_map(|config| Some((config.name.as_str(), *of_files.get(&config.file)?)))
+        .collect();
+    let written = write(tree, base, &mut Vec::new());
+    let mut lines = String::new();
+    let mut images = Vec::new();
+    for image in &written.images {
+        if of_files.contains_key(&image.file) || names.contains(image.name.as_str()) {
+            continue;
+        }
+        lines.push('\n');
+        for line in image.text.lines() {
+            let renamed = line.strip_prefix("    base: ").and_then(|name| bases.get(name));
+            match renamed {
+                Some(name) => lines.push_str(&format!("    base: {name}")),
+                None => lines.push_str(line),
+            }
+            lines.push('\n');
+        }
+        images.push(image.name.clone());
+    }
+    if !images.is_empty() {
+        note_missing_variables(&document.root, &written.variables, notes);
+    }
+    Ok(AddedImages { text: inserted(text, &document.root, &lines), images })
+}
+
+/// Returns the config file of an image.
+fn config_file(image: &YamlNode) -> Option<PathBuf> {
+    Some(normalized(Path::new(image.get("config_file")?.text("a path").ok()?)))
+}
+
+/// Adds a note for each variable for all images that roles use and the project lacks.
+fn note_missing_variables(project: &YamlNode, needed: &BTreeSet<String>, notes: &mut Vec<Note>) {
+    let variables = project.get("variables");
+    for name in needed {
+        if variables.is_none_or(|variables| variables.get(name).is_none()) {
+            let text = format!("`variables` lacks `{name}`, which roles may use");
+            notes.push(Note::of_file(Path::new(FILE_NAME), text));
+        }
+    }
+}
+
+/// Inserts lines after the last image.
+fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
+    if lines.is_empty() {
+        return text.to_owned();
+    }
+    let YamlValue::Map(entries) = &project.value else {
+        return format!("{text}\nimages:\n{}", lines.trim_start_matches('\n'));
+    };
+    let Some(at) = entries.iter().position(|(key, _)| key.name == "images") else {
+        return format!("{text}\nimages:\n{}", lines.trim_start_matches('\n'));
+    };
+    // The images end before the next key, without the comments and empty lines before that key.
+    let all: Vec<&str> = text.lines().collect();
+    let mut end = entries.get(at + 1).map_or(all.len(), |(key, _)| key.span.line - 1);
+    while end > 0
+        && all.get(end - 1).is_some_and(|line| line.trim().is_empty() || line.starts_with('#'))
+    {
+        end -= 1;
+    }
+    let (before, after) = all.split_at(end.min(all.len()));
+    let after: String = after.iter().map(|line| format!("{line}\n")).collect();
+    format!("{}\n{lines}{after}", before.join("\n"))
+}

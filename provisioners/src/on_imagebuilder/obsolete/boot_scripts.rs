@@ -1,0 +1,149 @@
+//! Scripts that mount the file system `overlayfs`, which is named `overlay` since Linux 3.18 and
+//! needs a work directory.
+
+use super::Obsolete;
+use crate::ansible::tasks::tasks;
+use crate::config::{YamlDocument, YamlNode, YamlValue};
+use crate::on_imagebuilder::line_edit::LineEdit;
+
+/// The list of modules of initramfs-tools.
+const MODULES_FILE: &str = "initramfs-tools/modules";
+
+/// Searches a script.
+pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let code = line.trim_start();
+        if code.starts_with('#') {
+            continue;
+        }
+        let words: Vec<&str> = code.split_whitespace().collect();
+        if let Some(at) = words.iter().position(|word| *word == "modprobe")
+            && words.get(at + 1..).is_some_and(|rest| rest.contains(&"overlayfs"))
+        {
+            let edit = LineEdit::replace(text, number..=number, "overlayfs", "overlay");
+            let problem = "the module `overlayfs` is named `overlay` since Linux 3.18";
+            found.push(Obsolete::new(number, problem, edit));
+        }
+        if words.first() == Some(&"mount") && is_type(&words, "overlayfs") {
+            let edit = mount(&words).and_then(|new| {
+                let indent = &line[..line.len() - code.len()];
+                let new = new.join(&format!("\n{indent}"));
+                LineEdit::replace(text, number..=number, code.trim_end(), &new)
+            });
+            let problem = "the file system `overlayfs` is named `overlay` since Linux 3.18, and \
+                           needs a `workdir` in the file system of `upperdir`";
+            found.push(Obsolete::new(number, problem, edit));
+        }
+    }
+}
+
+fn is_type(words: &[&str], name: &str) -> bool {
+    words.windows(2).any(|pair| pair == ["-t", name])
+}
+
+/// Returns the lines that replace `mount -t overlayfs overlayfs TARGET -o …`. The upper directory
+/// may be the root of its file system, so its content moves to a directory in it, beside the work
+/// directory.
+fn mount(words: &[&str]) -> Option<Vec<String>> {
+    let options = words.iter().position(|word| *word == "-o").and_then(|at| words.get(at + 1))?;
+    let option = |name: &str| {
+        options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    };
+    let (upper, lower) = (option("upperdir")?, option("lowerdir")?);
+    if option("workdir").is_some() {
+        return None;
+    }
+    let values = [options, &"overlayfs", &"-o", &"-t", &"mount"];
+    let mut targets = words.iter().filter(|word| !values.contains(word) && !word.starts_with('-'));
+    let target = targets.next().filter(|_| targets.next().is_none())?;
+    let others: Vec<&str> = options
+        .split(',')
+        .filter(|option| !option.starts_with("upperdir=") && !option.starts_with("lowerdir="))
+        .collect();
+    let others = others.iter().map(|option| format!("{option},")).collect::<String>();
+    Some(vec![
+        "# The work directory of overlay is in the file system of the upper one, and not in it."
+            .to_owned(),
+        format!("mkdir {upper}/.upper {upper}/.work"),
+        format!("for entry in {upper}/* {upper}/.[!.]*; do"),
+        "    case \"$entry\" in */.upper | */.work) continue ;; esac".to_owned(),
+        "    [ -e \"$entry\" ] || [ -L \"$entry\" ] || continue".to_owned(),
+        format!("    mv \"$entry\" {upper}/.upper/"),
+        "done".to_owned(),
+        format!(
+            "mount -t overlay overlay {target} -o \
+             {others}lowerdir={lower},upperdir={upper}/.upper,workdir={upper}/.work"
+        ),
+    ])
+}
+
+/// Searches tasks that add the module to those of the initrd.
+pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
+    for task in tasks(&document.root) {
+        let Some(module) = task.module() else { continue };
+        if !has_text(module.value, MODULES_FILE) {
+            continue;
+        }
+        let mut nodes = Vec::new();
+        scalars(task.node, &mut nodes);
+        for node in nodes {
+            let YamlValue::Scalar { text: value, .. } = &node.value else { continue };
+            if value.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "overlayfs") {
+                let line = node.span.line;
+                let edit = LineEdit::replace(text, line..=line, "overlayfs", "overlay");
+                let problem = "the module `overlayfs` is named `overlay` since Linux 3.18";
+                found.push(Obsolete::new(line, problem, edit));
+            }
+        }
+    }
+}
+
+fn has_text(node: &YamlNode, text: &str) -> bool {
+    let mut nodes = Vec::new();
+    scalars(node, &mut nodes);
+    let has = |node: &YamlNode| matches!(&node.value, YamlValue::Scalar { text: t, .. } if t.contains(text));
+    nodes.into_iter().any(has)
+}
+
+/// Adds all scalars of a value.
+fn scalars<'a>(node: &'a YamlNode, found: &mut Vec<&'a YamlNode>) {
+    match &node.value {
+        YamlValue::Scalar { .. } => found.push(node),
+        YamlValue::List(nodes) => nodes.iter().for_each(|node| scalars(node, found)),
+        YamlValue::Map(entries) => entries.iter().for_each(|(_, node)| scalars(node, found)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::on_imagebuilder::line_edit::apply;
+
+    #[test]
+    fn mounts_of_overlayfs_get_a_work_directory() {
+        let search = |text: &str| {
+            let mut found = Vec::new();
+            search_script(text, &mut found);
+            let edits: Vec<_> = found.iter().flat_map(|found| found.edits.clone()).collect();
+            (found.len(), apply(text, &edits))
+        };
+        let (count, fixed) = search(
+            "# modprobe overlayfs\n\tmodprobe -q overlayfs\n\tmount -t overlayfs overlayfs ${rootmnt} -o \
+             rw,upperdir=upper,lowerdir=lower\n",
+        );
+        assert_eq!(count, 2);
+        assert!(fixed.starts_with("# modprobe overlayfs\n\tmodprobe -q overlay\n"), "{fixed}");
+        let last = "\tmount -t overlay overlay ${rootmnt} -o \
+                    rw,lowerdir=lower,upperdir=upper/.upper,workdir=upper/.work\n";
+        assert!(fixed.ends_with(last), "{fixed}");
+        assert_eq!(search(&fixed).0, 0);
+        // Both targets of this one are possible, and this one has a work directory.
+        for kept in [
+            "mount -t overlayfs a b c -o upperdir=u,lowerdir=l\n",
+            "mount -t overlayfs x / -o upperdir=u,lowerdir=l,workdir=w\n",
+        ] {
+            assert_eq!(search(kept), (1, kept.to_owned()));
+        }
+    }
+}

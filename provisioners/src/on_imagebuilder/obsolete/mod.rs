@@ -1,0 +1,106 @@
+//! Searches roles and config files for text whose meaning has changed since on-imagebuilder was
+//! written, with the edit that replaces it where one is certain.
+
+mod boot_scripts;
+mod packages;
+mod syntax;
+
+use std::path::{Path, PathBuf};
+
+use super::line_edit::{LineEdit, apply};
+use super::tree::{self, ImagebuilderTree};
+use super::{FileChange, ImportError, Note};
+use crate::config::YamlDocument;
+
+/// Maximum size of a script that is searched, in bytes: hand-written files are smaller.
+const MAX_SCRIPT_BYTES: usize = 1 << 20;
+
+/// A problem in a file.
+#[derive(Debug)]
+struct Obsolete {
+    /// The line, from 1.
+    line: usize,
+    /// The problem, and what to write instead.
+    text: String,
+    /// The edits that make the change; empty if there is a choice.
+    edits: Vec<LineEdit>,
+}
+
+impl Obsolete {
+    /// Creates a problem that one edit solves, or none.
+    fn new(line: usize, text: impl Into<String>, edit: Option<LineEdit>) -> Self {
+        Self { line, text: text.into(), edits: edit.into_iter().collect() }
+    }
+}
+
+/// Adds a note for each problem of the roles and config files of the tree.
+pub(super) fn add_notes(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Result<(), ImportError> {
+    for file in searched_files(tree)? {
+        let (_, found) = search(tree, &file, notes)?;
+        notes.extend(found.into_iter().map(|found| Note {
+            file: file.clone(),
+            line: Some(found.line),
+            text: found.text,
+            has_fix: !found.edits.is_empty(),
+        }));
+    }
+    syntax::note_overridden_variables(tree, notes)
+}
+
+/// Returns the changed files, if all edits are made.
+pub(super) fn changes(tree: &ImagebuilderTree) -> Result<Vec<FileChange>, ImportError> {
+    let mut changes = Vec::new();
+    for file in searched_files(tree)? {
+        let (before, found) = search(tree, &file, &mut Vec::new())?;
+        let edits: Vec<LineEdit> = found.into_iter().flat_map(|found| found.edits).collect();
+        let after = apply(&before, &edits);
+        if after != before {
+            changes.push(FileChange { file, before, after });
+        }
+    }
+    Ok(changes)
+}
+
+fn searched_files(tree: &ImagebuilderTree) -> Result<Vec<PathBuf>, ImportError> {
+    let mut files: Vec<PathBuf> = tree.files_of_roles()?.into_iter().collect();
+    files.extend(tree.configs.iter().map(|config| config.file.clone()));
+    Ok(files)
+}
+
+/// Returns the text of a file, and its problems. Adds a note if it is not searched.
+fn search(
+    tree: &ImagebuilderTree,
+    file: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<(String, Vec<Obsolete>), ImportError> {
+    let bytes = tree::bytes(&tree.folder, file)?;
+    let in_part = |part: &str| file.iter().any(|name| name == part);
+    let mut found = Vec::new();
+    // Other files are programs and archives, which are copied only.
+    let Ok(text) = String::from_utf8(bytes) else { return Ok((String::new(), found)) };
+    let is_config = tree.configs.iter().any(|config| config.file == file);
+    if is_config || tree::is_yaml(file) && (in_part("tasks") || in_part("handlers")) {
+        match YamlDocument::parse(file, text.clone()) {
+            Ok(document) if is_config => packages::search_variables(&document, &text, &mut found),
+            Ok(document) => {
+                syntax::search_tasks(&document, &text, &mut found);
+                packages::search_tasks(&document, &text, &mut found);
+                boot_scripts::search_tasks(&document, &text, &mut found);
+            }
+            Err(error) => {
+                notes.push(Note::from_error(file, "not searched for obsolete syntax", &error));
+            }
+        }
+        if !is_config {
+            syntax::search_lines(file, &text, &mut found);
+        }
+        // An edit of one line may not suit YAML of an unusual form.
+        let edits: Vec<LineEdit> = found.iter().flat_map(|found| found.edits.clone()).collect();
+        if YamlDocument::parse(file, apply(&text, &edits)).is_err() {
+            found.iter_mut().for_each(|found| found.edits.clear());
+        }
+    } else if (in_part("files") || in_part("templates")) && text.len() <= MAX_SCRIPT_BYTES {
+        boot_scripts::search_script(&text, &mut found);
+    }
+    Ok((text, found))
+}

@@ -1,0 +1,220 @@
+//! Packages that have another name now, and tasks that remove packages that Ansible needs.
+
+use super::Obsolete;
+use crate::ansible::tasks::{Module, Task, tasks};
+use crate::config::{YamlDocument, YamlNode, YamlValue};
+use crate::on_imagebuilder::line_edit::LineEdit;
+
+/// Modules that install and remove packages.
+pub(super) const PACKAGE_MODULES: [&str; 4] = ["apt", "package", "yum", "dnf"];
+
+/// Arguments of these modules with the names of packages.
+const NAME_ARGUMENTS: [&str; 3] = ["name", "pkg", "package"];
+
+/// Endings of packages that have kept their names, although they begin with `python-`.
+const KEPT_ENDINGS: [&str; 5] = ["-common", "-data", "-doc", "-is-python3", "-localedata"];
+
+/// Returns the current name of a package of Python 2.
+fn current_name(name: &str) -> Option<String> {
+    match name {
+        "python" | "python2" | "python2.7" => Some("python3".to_owned()),
+        "python-minimal" | "python2.7-minimal" => Some("python3-minimal".to_owned()),
+        _ if KEPT_ENDINGS.iter().any(|ending| name.ends_with(ending)) => None,
+        _ => {
+            let word = |c: char| c.is_ascii_alphanumeric() || "-.+".contains(c);
+            let rest = name.strip_prefix("python-").filter(|rest| rest.chars().all(word))?;
+            Some(format!("python3-{rest}"))
+        }
+    }
+}
+
+/// Returns whether a package is the Python 3 of the root, or one that Ansible's modules import.
+fn is_needed_by_ansible(name: &str) -> bool {
+    let name = name.strip_prefix("lib").unwrap_or(name);
+    let Some(rest) = name.strip_prefix("python3") else { return false };
+    let rest = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    matches!(rest, "" | "-minimal" | "-stdlib" | "-apt")
+}
+
+/// The beginning of packages with additional drivers that only Ubuntu had.
+const KERNEL_EXTRAS: &str = "linux-image-extra-";
+
+/// Searches the tasks of a role.
+pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
+    for task in tasks(&document.root) {
+        let Some(module) = task.module() else { continue };
+        if !PACKAGE_MODULES.contains(&module.name) {
+            search_command(&module, found);
+            continue;
+        }
+        let names = package_nodes(&task, &module);
+        let argument = NAME_ARGUMENTS.iter().find_map(|name| module.text(name));
+        if argument.is_some_and(|name| name.starts_with(KERNEL_EXTRAS)) {
+            let problem = "linux-image-extra-VERSION is a package of Ubuntu until 16.04: write \
+                           linux-image-VERSION for Debian, or linux-modules-extra-VERSION";
+            found.push(Obsolete::new(module.line_of(&NAME_ARGUMENTS), problem, None));
+        }
+        if matches!(module.text("state"), Some("absent" | "removed")) {
+            search_removed(&module, &names, found);
+        } else {
+            names.iter().for_each(|node| search_name(node, text, found));
+        }
+    }
+}
+
+/// Searches the variables of a config file: lists of packages, and mappings with a package.
+pub(super) fn search_variables(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
+    search_value(&document.root, false, text, found);
+}
+
+fn search_value(node: &YamlNode, is_package: bool, text: &str, found: &mut Vec<Obsolete>) {
+    match &node.value {
+        YamlValue::Scalar { .. } if is_package => search_name(node, text, found),
+        YamlValue::Scalar { .. } => {}
+        YamlValue::List(nodes) => {
+            nodes.iter().for_each(|node| search_value(node, is_package, text, found));
+        }
+        YamlValue::Map(entries) => {
+            for (key, node) in entries {
+                let is_list = matches!(node.value, YamlValue::List(_));
+                let is_package = NAME_ARGUMENTS.contains(&key.name.as_str())
+                    || is_list && key.name.contains("package");
+                search_value(node, is_package, text, found);
+            }
+        }
+    }
+}
+
+/// Returns the nodes with the names of a task's packages: its argument, or the list of its loop.
+fn package_nodes<'a>(task: &Task<'a>, module: &Module<'a>) -> Vec<&'a YamlNode> {
+    let argument = NAME_ARGUMENTS.iter().find_map(|name| module.node(name));
+    let looped = task.looped().map(|(_, list)| list);
+    let lists = argument.into_iter().chain(looped);
+    lists
+        .flat_map(|node| match &node.value {
+            YamlValue::List(nodes) => nodes.iter().collect(),
+            _ => vec![node],
+        })
+        .collect()
+}
+
+fn search_name(node: &YamlNode, text: &str, found: &mut Vec<Obsolete>) {
+    let YamlValue::Scalar { text: name, .. } = &node.value else { return };
+    let Some(new) = current_name(name) else { return };
+    let line = node.span.line;
+    let problem = format!("the package `{name}` is of Python 2: write `{new}`");
+    found.push(Obsolete::new(line, problem, LineEdit::replace(text, line..=line, name, &new)));
+}
+
+/// Searches a task that removes packages.
+fn search_removed(module: &Module<'_>, names: &[&YamlNode], found: &mut Vec<Obsolete>) {
+    let needed = |node: &&&YamlNode| matches!(&node.value, YamlValue::Scalar { text, .. } if is_needed_by_ansible(text));
+    let removed: Vec<&&YamlNode> = names.iter().filter(needed).collect();
+    // Only items of a list on lines of their own can be deleted, and not all of them.
+    let lines = removed.iter().map(|node| node.span.line);
+    let alone = |line: usize| names.iter().filter(|node| node.span.line == line).count() == 1;
+    let can_delete = removed.len() < names.len() && lines.clone().all(alone);
+    for node in &removed {
+        let YamlValue::Scalar { text: name, .. } = &node.value else { continue };
+        let line = node.span.line;
+        let problem = format!("removes {name}, which Ansible needs: delete it from the list");
+        found.push(Obsolete::new(line, problem, can_delete.then(|| LineEdit::delete(line))));
+    }
+    // `apt: name=python3 state=absent`
+    let in_text = NAME_ARGUMENTS.iter().find_map(|name| module.text(name));
+    let in_text = in_text.filter(|_| removed.is_empty());
+    for name in in_text.into_iter().flat_map(|text| text.split(',')).map(str::trim) {
+        if is_needed_by_ansible(name) {
+            let problem = format!("removes {name}, which Ansible needs: delete the task");
+            found.push(Obsolete::new(module.value.span.line, problem, None));
+        }
+    }
+}
+
+/// Searches commands such as `apt-get remove -y python3`.
+fn search_command(module: &Module<'_>, found: &mut Vec<Obsolete>) {
+    let command = module.free_form.or(module.text("cmd")).unwrap_or_default();
+    if !command.contains("apt") && !command.contains("dpkg") {
+        return;
+    }
+    let verbs = ["remove", "autoremove", "purge", "--purge", "-r", "-P"];
+    let mut removed = command.split_whitespace().skip_while(|word| !verbs.contains(word));
+    if let Some(name) = removed.find(|word| is_needed_by_ansible(word)) {
+        let problem = format!("removes {name}, which Ansible needs: delete it from the command");
+        found.push(Obsolete::new(module.value.span.line, problem, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::on_imagebuilder::line_edit::apply;
+
+    fn search(text: &str) -> (Vec<usize>, String) {
+        let mut found = Vec::new();
+        let document = YamlDocument::parse(Path::new("main.yml"), text.to_owned()).unwrap();
+        match document.root.value {
+            YamlValue::Map(_) => search_variables(&document, text, &mut found),
+            _ => search_tasks(&document, text, &mut found),
+        }
+        let edits: Vec<_> = found.iter().flat_map(|found| found.edits.clone()).collect();
+        (found.iter().map(|found| found.line).collect(), apply(text, &edits))
+    }
+
+    #[test]
+    fn packages_of_python_2_are_replaced() {
+        let (lines, fixed) = search(
+            "- apt: {name: [python-yaml, python, python-apt-common, python3-apt, pythonic]}
+- apt: pkg={{ item }} state=present
+  with_items:
+    - python-minimal
+- command: python
+",
+        );
+        assert_eq!(lines, [1, 1, 4]);
+        assert_eq!(
+            fixed,
+            "- apt: {name: [python3-yaml, python3, python-apt-common, python3-apt, pythonic]}
+- apt: pkg={{ item }} state=present
+  with_items:
+    - python3-minimal
+- command: python
+"
+        );
+        let (lines, fixed) = search(
+            "x_packages: [python-six]\nmanifest:\n  - {package: python2.7, version: python-x}\n",
+        );
+        assert_eq!(lines, [1, 3]);
+        assert_eq!(
+            fixed,
+            "x_packages: [python3-six]\nmanifest:\n  - {package: python3, version: python-x}\n"
+        );
+    }
+
+    #[test]
+    fn packages_that_ansible_needs_are_not_removed() {
+        let (lines, fixed) = search(
+            "- apt: pkg={{ item }} state=absent
+  with_items:
+    - lsb-release
+    - libpython3-stdlib
+    - python3.11-minimal
+    - python3-yaml
+",
+        );
+        assert_eq!(lines, [4, 5]);
+        let kept = "  with_items:\n    - lsb-release\n    - python3-yaml\n";
+        assert!(fixed.ends_with(kept), "{fixed}");
+        // A task that would remove nothing else is left to the user.
+        for text in [
+            "- apt: name=python3 state=absent\n",
+            "- apt: {name: [python3], state: absent}\n",
+            "- shell: apt-get -y purge python3-minimal && true\n",
+            "- command: dpkg -r python3\n",
+        ] {
+            assert_eq!(search(text), (vec![1], text.to_owned()));
+        }
+    }
+}

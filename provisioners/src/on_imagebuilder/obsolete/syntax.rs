@@ -1,0 +1,352 @@
+//! Syntax that current versions of Ansible reject or interpret differently, and variables of roles
+//! that no longer override those of config files.
+
+use std::path::Path;
+
+use super::Obsolete;
+use super::packages::PACKAGE_MODULES;
+use crate::ansible::tasks::{Task, tasks};
+use crate::config::{YamlDocument, YamlKey, YamlNode, YamlValue};
+use crate::on_imagebuilder::line_edit::{LineEdit, line_of};
+use crate::on_imagebuilder::tree::{self, ImagebuilderTree};
+use crate::on_imagebuilder::{ImportError, Note};
+
+/// Removed keys: the key, the key that replaces it, and text about the removal.
+const REMOVED_KEYS: [(&str, Option<&str>, &str); 6] = [
+    ("sudo", Some("become"), "was removed from Ansible: write `become: true`"),
+    ("sudo_user", Some("become_user"), "was removed from Ansible: write `become_user`"),
+    ("sudo_pass", None, "was removed from Ansible: delete it"),
+    ("su", None, "was removed from Ansible: write `become: true` and `become_method: su`"),
+    ("su_user", Some("become_user"), "was removed from Ansible: write `become_user`"),
+    ("always_run", None, "was removed from Ansible: write `check_mode: false`"),
+];
+
+/// Keys that loop over a single list or mapping.
+const LOOP_KEYS: [&str; 6] = [
+    "with_items",
+    "with_dict",
+    "with_list",
+    "with_flattened",
+    "with_indexed_items",
+    "with_random_choice",
+];
+
+/// Obsolete filters, and the tests that replace them.
+const REMOVED_FILTERS: [(&str, &str); 5] = [
+    ("success", "success"),
+    ("succeeded", "success"),
+    ("failed", "failed"),
+    ("changed", "changed"),
+    ("skipped", "skipped"),
+];
+
+/// Removed states of packages, and those that replace them.
+const REMOVED_STATES: [(&str, &str); 2] = [("installed", "present"), ("removed", "absent")];
+
+/// Searches the tasks of a role.
+pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
+    for task in tasks(&document.root) {
+        for (key, value) in task.entries() {
+            search_key(&task, key, value, text, found);
+        }
+        search_state(&task, text, found);
+    }
+}
+
+fn search_key(
+    task: &Task<'_>,
+    key: &YamlKey,
+    value: &YamlNode,
+    text: &str,
+    found: &mut Vec<Obsolete>,
+) {
+    let name = key.name.as_str();
+    let line = key.span.line;
+    let scalar = match &value.value {
+        YamlValue::Scalar { text, .. } => Some(text.as_str()),
+        _ => None,
+    };
+    let rename =
+        |new: &str| LineEdit::replace(text, line..=line, &format!("{name}:"), &format!("{new}:"));
+    if let Some((_, new, problem)) = REMOVED_KEYS.iter().find(|(old, ..)| *old == name) {
+        let edit = match (name, scalar) {
+            ("sudo_pass", _) => Some(LineEdit::delete(line)),
+            ("always_run", Some("yes" | "true" | "True")) => {
+                let old = format!("always_run: {}", scalar.unwrap_or_default());
+                LineEdit::replace(text, line..=line, &old, "check_mode: false")
+            }
+            _ => new.and_then(rename),
+        };
+        // The first key of a task follows its dash.
+        let first = task.entries().first().is_some_and(|(first, _)| first.name == name);
+        let edit = edit.filter(|_| !(name == "sudo_pass" && first));
+        found.push(Obsolete::new(line, format!("`{name}` {problem}"), edit));
+    } else if name == "include" {
+        // Without a loop or a template, the old module included the tasks before the run.
+        let is_dynamic = task.looped().is_some() || scalar.is_some_and(|text| text.contains("{{"));
+        let new = if is_dynamic { "include_tasks" } else { "import_tasks" };
+        let is_plain = scalar.is_some_and(|text| !text.contains('='));
+        let problem = format!("`include` was removed in Ansible 2.16: write `{new}`");
+        found.push(Obsolete::new(line, problem, is_plain.then(|| rename(new)).flatten()));
+    } else if name == "action" {
+        let module = scalar.and_then(|text| text.split_whitespace().next());
+        let edit = module.and_then(|module| {
+            let new =
+                |old: String| LineEdit::replace(text, line..=line, &old, &format!("{module}:"));
+            new(format!("action: {module}"))
+        });
+        let module = module.unwrap_or("MODULE");
+        let problem = format!("`action: {module} …` is obsolete: write `{module}: …`");
+        found.push(Obsolete::new(line, problem, edit));
+    } else if LOOP_KEYS.contains(&name)
+        && let Some(bare) = scalar.filter(|text| is_bare(text))
+    {
+        // Double quotes in the expression would end those around it.
+        let quote = if bare.contains('"') { '\'' } else { '"' };
+        let instead = format!("{name}: {quote}{{{{ {bare} }}}}{quote}");
+        let old = key_and_value(text, key, value);
+        let edit = old.and_then(|old| LineEdit::replace(text, line..=line, &old, &instead));
+        let problem = format!("`{name}: {bare}` is text and not a variable: write `{instead}`");
+        found.push(Obsolete::new(line, problem, edit));
+    } else if matches!(name, "when" | "changed_when" | "failed_when" | "until") {
+        for condition in value.list().unwrap_or_default() {
+            let YamlValue::Scalar { text: condition_text, .. } = &condition.value else { continue };
+            let line = condition.span.line;
+            if let Some(Filter { old, before, test }) = filter(condition_text) {
+                let new = format!("{before} is {test}");
+                let edit = LineEdit::replace(text, line..=line, old, &new);
+                let problem = format!("the filter `{before} | {test}` was removed: write `{new}`");
+                found.push(Obsolete::new(line, problem, edit));
+            }
+        }
+    }
+}
+
+/// Returns the text from a key to the end of its value, if both are on one line and the value has
+/// no quotes.
+fn key_and_value(text: &str, key: &YamlKey, value: &YamlNode) -> Option<String> {
+    let is_plain = matches!(value.value, YamlValue::Scalar { plain: true, .. });
+    let one_line = value.span.line == key.span.line && value.span.width < usize::MAX;
+    let line = line_of(text, key.span.line).filter(|_| is_plain && one_line)?;
+    let end = value.span.column - 1 + value.span.width;
+    let from = line.chars().take(end).skip(key.span.column - 1).collect::<String>();
+    Some(from.trim_end().to_owned())
+}
+
+/// Searches for a removed state of packages: both `apt: name=x state=installed` and the form of a
+/// mapping.
+fn search_state(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
+    let Some(module) = task.module() else { return };
+    let Some(state) = module.text("state") else { return };
+    let Some((old, new)) = REMOVED_STATES.iter().find(|(old, _)| *old == state) else { return };
+    if !PACKAGE_MODULES.contains(&module.name) {
+        return;
+    }
+    let line = module.line_of(&["state"]);
+    let edit = if module.node("state").is_some() {
+        LineEdit::replace(text, line..=line, old, new)
+    } else {
+        // The pairs may continue on the next lines.
+        let lines = line..=line + 8;
+        LineEdit::replace(text, lines, &format!("state={old}"), &format!("state={new}"))
+    };
+    let problem = format!("`state: {old}` was removed: write `state: {new}`");
+    found.push(Obsolete::new(line, problem, edit));
+}
+
+/// Searches each line of a file with tasks, regardless of its structure.
+pub(super) fn search_lines(file: &Path, text: &str, found: &mut Vec<Obsolete>) {
+    // The path from the role to the directory of the tree.
+    let role = file.iter().take_while(|part| *part != "tasks" && *part != "handlers");
+    let new = format!("role_path }}}}{}/common", "/..".repeat(role.count()));
+    for (index, line) in text.lines().enumerate() {
+        if line.contains("playbook_dir") && !line.trim_start().starts_with('#') {
+            let number = index + 1;
+            let old =
+                ["playbook_dir }}", "playbook_dir}}"].into_iter().find(|old| line.contains(old));
+            let edit = old.and_then(|old| LineEdit::replace(text, number..=number, old, &new));
+            let problem = format!(
+                "`playbook_dir` is not the directory of the wrapper playbooks here: write \
+                 `{{{{ {new}`"
+            );
+            found.push(Obsolete::new(number, problem, edit));
+        }
+    }
+}
+
+/// Notes variables of roles that are also set for images, and so no longer take precedence.
+pub(super) fn note_overridden_variables(
+    tree: &ImagebuilderTree,
+    notes: &mut Vec<Note>,
+) -> Result<(), ImportError> {
+    for file in tree.files_of_roles()?.iter().filter(|file| file.ends_with("vars/main.yml")) {
+        note_overridden_in(tree, file, notes)?;
+    }
+    Ok(())
+}
+
+fn note_overridden_in(
+    tree: &ImagebuilderTree,
+    file: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<(), ImportError> {
+    let text = tree::text(&tree.folder, file)?;
+    let Ok(document) = YamlDocument::parse(file, text) else { return Ok(()) };
+    let YamlValue::Map(entries) = &document.root.value else { return Ok(()) };
+    for (key, _) in entries {
+        let of_all = tree.globals.iter().find(|global| global.name == key.name);
+        let of_all = of_all.map(|global| &global.file);
+        let mut of_images = tree
+            .configs
+            .iter()
+            .filter(|config| config.variables.iter().any(|(name, _)| *name == key.name));
+        if let Some(other) = of_images.next().map(|config| &config.file).or(of_all) {
+            let text = format!(
+                "`{}` is also in {}, which takes precedence here: remove it from one of them",
+                key.name,
+                other.display()
+            );
+            notes.push(Note::at(file, key.span.line, text));
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a text is the name of a variable, or an expression that begins with one, without
+/// braces.
+fn is_bare(text: &str) -> bool {
+    let name = |c: char| c.is_ascii_alphanumeric() || "_.[]'\"".contains(c);
+    let first = text.split('|').next().unwrap_or_default().trim();
+    first.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && first.chars().all(name)
+}
+
+/// A removed filter in a condition: `x | failed`.
+struct Filter<'a> {
+    /// The expression and its filter.
+    old: &'a str,
+    /// The expression before the filter.
+    before: &'a str,
+    /// The test that replaces the filter.
+    test: &'static str,
+}
+
+/// Finds a removed filter in a condition.
+fn filter(text: &str) -> Option<Filter<'_>> {
+    let (before, after) = text.split_once('|')?;
+    let name = after.trim_start();
+    let length = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+    let (_, test) = REMOVED_FILTERS.iter().find(|(old, _)| *old == &name[..length])?;
+    let end = text.len() - name.len() + length;
+    let trimmed = before.trim_end();
+    let expression = trimmed.rsplit([' ', '(']).next().filter(|name| !name.is_empty())?;
+    let start = trimmed.len() - expression.len();
+    Some(Filter { old: &text[start..end], before: expression, test })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::on_imagebuilder::line_edit::apply;
+
+    /// Returns the problems of a file of tasks, and the text with all edits.
+    fn search(text: &str) -> (Vec<String>, String) {
+        let mut found = Vec::new();
+        let file = Path::new("roles/overlay/x/tasks/main.yml");
+        let document = YamlDocument::parse(file, text.to_owned()).unwrap();
+        search_tasks(&document, text, &mut found);
+        search_lines(file, text, &mut found);
+        found.sort_by_key(|found| found.line);
+        let edits: Vec<_> = found.iter().flat_map(|found| found.edits.clone()).collect();
+        let notes = found.iter().map(|found| format!("{}: {}", found.line, found.text));
+        (notes.collect(), apply(text, &edits))
+    }
+
+    #[test]
+    fn obsolete_syntax_is_noted_and_replaced() {
+        let (found, fixed) = search(
+            "- include: setup.yml # first
+- apt: name={{ item }}
+       state=installed
+  sudo: yes
+  with_items: packages # all
+- block:
+    - action: command true
+      when: [result|failed]
+      always_run: yes
+  sudo: true
+- apt:
+    name: x
+    state: removed
+- include: '{{ item }}.yml'
+  with_items: [a]
+- copy: src={{ playbook_dir }}/files/x dest=/x
+",
+        );
+        let wanted = [
+            "1: `include` was removed in Ansible 2.16: write `import_tasks`",
+            "2: `state: installed` was removed: write `state: present`",
+            "4: `sudo` was removed from Ansible: write `become: true`",
+            "5: `with_items: packages` is text and not a variable: write `with_items: \"{{ packages }}\"`",
+            "7: `action: command …` is obsolete: write `command: …`",
+            "8: the filter `result | failed` was removed: write `result is failed`",
+            "9: `always_run` was removed from Ansible: write `check_mode: false`",
+            "10: `sudo` was removed from Ansible: write `become: true`",
+            "13: `state: removed` was removed: write `state: absent`",
+            "14: `include` was removed in Ansible 2.16: write `include_tasks`",
+            "16: `playbook_dir` is not the directory of the wrapper playbooks here: write `{{ role_path }}/../../../common`",
+        ];
+        assert_eq!(found, wanted);
+        assert_eq!(
+            fixed,
+            "- import_tasks: setup.yml # first
+- apt: name={{ item }}
+       state=present
+  become: yes
+  with_items: \"{{ packages }}\" # all
+- block:
+    - command: true
+      when: [result is failed]
+      check_mode: false
+  become: true
+- apt:
+    name: x
+    state: absent
+- include_tasks: '{{ item }}.yml'
+  with_items: [a]
+- copy: src={{ role_path }}/../../../common/files/x dest=/x
+"
+        );
+        assert_eq!(search(&fixed).0, [] as [&str; 0]);
+    }
+
+    #[test]
+    fn text_that_needs_a_choice_is_noted_and_kept() {
+        let text = "- include: setup.yml what=x
+- command: \"true\"
+  su: true
+- with_items: >-
+    packages
+  command: echo {{ item }}
+";
+        let (found, fixed) = search(text);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(fixed, text);
+    }
+
+    #[test]
+    fn current_syntax_is_not_noted() {
+        let (found, _) = search(
+            "- include_tasks: setup.yml
+- apt: {name: '{{ item }}', state: present}
+  become: true
+  with_items: '{{ packages }}'
+- command: echo {{ item }}
+  with_items: [a, b]
+  when: result is failed and names | length > 1
+- local_action: command true
+# - include: x
+",
+        );
+        assert_eq!(found, [] as [&str; 0]);
+    }
+}

@@ -1,0 +1,347 @@
+//! Reads the wrapper playbooks in `common/`, which prepare a root, run the role of an image and
+//! pack the result. overcoat does all of this; a site's own additions are found here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::tree::{self, ConfigKind, is_yaml};
+use super::{ImportError, Note};
+use crate::ansible::paths::normalized;
+use crate::ansible::tasks::{Task, tasks};
+use crate::config::{YamlDocument, YamlNode, YamlValue};
+
+/// What the wrapper playbooks do in addition to the roles of images.
+#[derive(Debug, Default)]
+pub(super) struct Wrappers {
+    /// The roles that playbooks name literally, by directory.
+    pub(super) roles: BTreeMap<PathBuf, WrapperRole>,
+    /// The roles that a site added, in the order in which they run.
+    pub(super) added: Vec<AddedRole>,
+    /// What `clean_fs.yml` removes.
+    pub(super) cleanup: WrapperCleanup,
+}
+
+/// A role that a playbook names literally.
+#[derive(Debug)]
+pub(super) struct WrapperRole {
+    /// The playbook, relative to the tree's directory.
+    pub(super) playbook: PathBuf,
+    /// Whether it is a part of on-imagebuilder that overcoat replaces.
+    pub(super) is_known: bool,
+}
+
+/// A role that a site added to a wrapper playbook, and that runs in the root of each image.
+#[derive(Debug)]
+pub(super) struct AddedRole {
+    /// The kind of the images.
+    pub(super) kind: ConfigKind,
+    /// Whether it runs before the role of the image.
+    pub(super) is_before: bool,
+    /// Its directory, relative to the tree's.
+    pub(super) role: String,
+}
+
+/// What `common/tasks/clean_fs.yml` removes.
+#[derive(Debug, Default)]
+pub(super) struct WrapperCleanup {
+    /// Whether it exists.
+    pub(super) exists: bool,
+    /// Whether it removes documentation.
+    pub(super) docs: bool,
+    /// Whether it removes translations.
+    pub(super) locales: bool,
+    /// Whether it removes initramfs-tools.
+    pub(super) initramfs: bool,
+}
+
+/// The role that a wrapper playbook runs for an image.
+const PROVISIONER: &str = "provisioner";
+
+/// Roles of on-imagebuilder that prepare a root or pack the result.
+const KNOWN_ROLES: [&str; 5] = [
+    "build_rootfs",
+    "build_squashfs",
+    "make_initrd_build_env",
+    "build_initrd",
+    "build_overlay_archive",
+];
+
+/// Files with tasks of on-imagebuilder that do the same.
+const KNOWN_TASK_FILES: [&str; 5] = [
+    "clean_fs.yml",
+    "mount_overlay.yml",
+    "mount_rootfs.yml",
+    "unmount_overlay.yml",
+    "unmount_rootfs.yml",
+];
+
+/// Text in commands of on-imagebuilder that prepare a root or pack the result.
+const KNOWN_COMMANDS: [&str; 9] = [
+    "apt-get clean",
+    "cpio",
+    "debootstrap",
+    "gzip",
+    "initrd.img-",
+    "mkinitramfs",
+    "mksquashfs",
+    "mount",
+    "vmlinuz-",
+];
+
+/// Text in other tasks of on-imagebuilder.
+const KNOWN_TEXTS: [&str; 5] =
+    ["01_nodoc", "apt.conf", "debootstrap", "repository_lists", "config_file"];
+
+/// Paths that a clean-up of overcoat removes in any case.
+const CLEANED_PATHS: [&str; 6] =
+    ["/var/log/apt", "/var/lib/apt/lists", "/var/cache/apt", "/var/cache/man", "/var/log", "/tmp"];
+
+const DOC_PATHS: [&str; 7] = [
+    "/usr/share/doc",
+    "/usr/share/doc-base",
+    "/usr/share/man",
+    "/usr/share/groff",
+    "/usr/share/info",
+    "/usr/share/lintian",
+    "/usr/share/linda",
+];
+
+const LOCALE_PATHS: [&str; 2] = ["/usr/share/locale", "/usr/share/i18n"];
+
+impl Wrappers {
+    /// Reads the playbooks of a tree. Adds a note about each task that is not converted.
+    pub(super) fn read(folder: &Path, notes: &mut Vec<Note>) -> Result<Self, ImportError> {
+        let mut found = Self::default();
+        for inside in ["common", "common/playbooks"].map(Path::new) {
+            if !folder.join(inside).is_dir() {
+                continue;
+            }
+            for path in tree::list(&folder.join(inside))? {
+                let file = inside.join(path.file_name().unwrap_or_default());
+                if path.is_file() && is_yaml(&file) {
+                    found.read_playbook(folder, &file, notes)?;
+                }
+            }
+        }
+        for inside in ["common/tasks", "common/playbooks/tasks"].map(Path::new) {
+            for name in KNOWN_TASK_FILES {
+                let file = inside.join(name);
+                if folder.join(&file).is_file() {
+                    found.read_tasks(folder, &file, notes)?;
+                }
+            }
+        }
+        let roles: Vec<PathBuf> = found.roles.keys().cloned().collect();
+        for role in roles.iter().filter(|role| found.roles[*role].is_known) {
+            let tasks = role.join("tasks");
+            if folder.join(&tasks).is_dir() {
+                for file in tree::files_below(folder, &tasks)? {
+                    note_unknown_tasks(folder, &file, notes)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_playbook(
+        &mut self,
+        folder: &Path,
+        file: &Path,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), ImportError> {
+        let text = tree::text(folder, file)?;
+        let document = match YamlDocument::parse(file, text) {
+            Ok(document) => document,
+            Err(error) => {
+                notes.push(Note::from_error(file, "the playbook is not converted", &error));
+                return Ok(());
+            }
+        };
+        let YamlValue::List(plays) = &document.root.value else { return Ok(()) };
+        let kind = kind_of(file);
+        let beside = file.parent().unwrap_or(Path::new(""));
+        let runs_provisioner =
+            |play: &YamlNode| roles_of(play).any(|(role, _)| role.contains(PROVISIONER));
+        let is_wrapper = plays.iter().any(runs_provisioner);
+        for play in plays {
+            let in_root = runs_provisioner(play);
+            let mut is_before = true;
+            for (role, _) in roles_of(play) {
+                if role.contains(PROVISIONER) {
+                    is_before = false;
+                    continue;
+                }
+                let role = normalized(&beside.join(role));
+                let name = role.file_name().unwrap_or_default().to_string_lossy();
+                let is_known = KNOWN_ROLES.contains(&&*name);
+                match kind.filter(|_| in_root && !is_known) {
+                    Some(kind) => {
+                        let role = role.to_string_lossy().into_owned();
+                        self.added.push(AddedRole { kind, is_before, role });
+                    }
+                    None => {
+                        let playbook = file.to_owned();
+                        self.roles.insert(role, WrapperRole { playbook, is_known });
+                    }
+                }
+            }
+            if is_wrapper {
+                for key in ["pre_tasks", "tasks", "post_tasks"] {
+                    for task in play.get(key).map(tasks).unwrap_or_default() {
+                        note_unless_known(&task, in_root, file, notes);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_tasks(
+        &mut self,
+        folder: &Path,
+        file: &Path,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), ImportError> {
+        if !file.ends_with("clean_fs.yml") {
+            return note_unknown_tasks(folder, file, notes);
+        }
+        self.cleanup.exists = true;
+        let text = tree::text(folder, file)?;
+        let Ok(document) = YamlDocument::parse(file, text) else { return Ok(()) };
+        for task in tasks(&document.root) {
+            let removed = removed_paths(&task);
+            if removed.is_empty() {
+                note_unless_known(&task, true, file, notes);
+            }
+            for (path, line) in removed {
+                if !self.cleanup.add(&path) {
+                    let text = format!(
+                        "not converted: removes {path}; write a script that removes it in a role"
+                    );
+                    notes.push(Note::at(file, line, text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WrapperCleanup {
+    /// Notes the removal of a path; returns whether a clean-up removes it.
+    fn add(&mut self, path: &str) -> bool {
+        let path = Path::new(path.trim());
+        let is_below = |paths: &[&str]| paths.iter().any(|other| path.starts_with(other));
+        let is_initramfs = path.iter().any(|part| part == "initramfs-tools");
+        self.docs |= is_below(&DOC_PATHS);
+        self.locales |= is_below(&LOCALE_PATHS);
+        self.initramfs |= is_initramfs;
+        is_below(&DOC_PATHS) || is_below(&LOCALE_PATHS) || is_below(&CLEANED_PATHS) || is_initramfs
+    }
+}
+
+/// Returns the kind of image that a wrapper playbook builds, by its name.
+fn kind_of(playbook: &Path) -> Option<ConfigKind> {
+    let name = playbook.file_name()?.to_str()?;
+    [("basefs", ConfigKind::Base), ("overlay", ConfigKind::Overlay), ("initrd", ConfigKind::Initrd)]
+        .into_iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map(|(_, kind)| kind)
+}
+
+/// Returns the names of the roles of a play.
+fn roles_of(play: &YamlNode) -> impl Iterator<Item = (&str, &YamlNode)> {
+    let roles = play.get("roles").and_then(|roles| roles.list().ok()).unwrap_or_default();
+    roles.iter().filter_map(|role| {
+        let name = role.get("role").or_else(|| role.get("name")).unwrap_or(role);
+        Some((name.text("").ok()?, role))
+    })
+}
+
+/// Returns the paths that a task removes: `file: path=… state=absent`, also in a loop.
+fn removed_paths(task: &Task<'_>) -> Vec<(String, usize)> {
+    let Some(module) = task.module().filter(|module| module.name == "file") else {
+        return Vec::new();
+    };
+    let path = ["path", "dest", "name"].iter().find_map(|name| module.text(name));
+    let Some(path) = path.filter(|_| module.text("state") == Some("absent")) else {
+        return Vec::new();
+    };
+    match task.looped().map(|(_, list)| &list.value) {
+        Some(YamlValue::List(nodes)) => nodes
+            .iter()
+            .filter_map(|node| Some((node.text("").ok()?.to_owned(), node.span.line)))
+            .collect(),
+        _ => vec![(path.to_owned(), module.line_of(&["path", "dest", "name"]))],
+    }
+}
+
+/// Adds notes about the tasks of a file that on-imagebuilder does not have.
+fn note_unknown_tasks(
+    folder: &Path,
+    file: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<(), ImportError> {
+    let text = tree::text(folder, file)?;
+    if let Ok(document) = YamlDocument::parse(file, text) {
+        for task in tasks(&document.root) {
+            note_unless_known(&task, false, file, notes);
+        }
+    }
+    Ok(())
+}
+
+/// Adds a note about a task unless it prepares a root or packs the result.
+fn note_unless_known(task: &Task<'_>, in_root: bool, file: &Path, notes: &mut Vec<Note>) {
+    if is_known(task) {
+        return;
+    }
+    let place = match in_root {
+        true => "in the root of each image: write it in a role",
+        false => "on the host around each build: write it in a script with `outside: true`",
+    };
+    let text = format!("not converted: this task runs {place}");
+    notes.push(Note::at(file, task.node.span.line, text));
+}
+
+/// Returns whether a task is one of on-imagebuilder: it prepares a root or packs the result.
+fn is_known(task: &Task<'_>) -> bool {
+    let Some(module) = task.module() else { return true };
+    let texts: BTreeSet<String> = all_text(task.node);
+    let has = |known: &[&str]| texts.iter().any(|text| known.iter().any(|k| text.contains(k)));
+    match module.name {
+        "include" | "include_tasks" | "import_tasks" => {
+            let file = module.free_form.or(module.text("file")).unwrap_or_default();
+            let name = file.rsplit('/').next().unwrap_or_default();
+            KNOWN_TASK_FILES.contains(&name) || ["setup.yml", "build.yml"].contains(&name)
+        }
+        "command" | "shell" | "raw" => has(&KNOWN_COMMANDS),
+        "mount" => true,
+        // The root, directories for mounts and artifacts, and old artifacts.
+        "file" => {
+            let path = ["path", "dest", "name"].iter().find_map(|name| module.text(name));
+            path.is_some_and(is_only_variables)
+        }
+        _ => has(&KNOWN_TEXTS),
+    }
+}
+
+/// Returns whether a path has no part of its own besides templates.
+fn is_only_variables(path: &str) -> bool {
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once("{{") {
+        if before.chars().any(|c| c != '/') {
+            return false;
+        }
+        rest = after.split_once("}}").map_or("", |(_, rest)| rest);
+    }
+    rest.is_empty()
+}
+
+/// Returns all scalars of a value.
+fn all_text(node: &YamlNode) -> BTreeSet<String> {
+    match &node.value {
+        YamlValue::Scalar { text, .. } => BTreeSet::from([text.clone()]),
+        YamlValue::List(nodes) => nodes.iter().flat_map(all_text).collect(),
+        YamlValue::Map(entries) => entries.iter().flat_map(|(_, node)| all_text(node)).collect(),
+    }
+}
