@@ -12,6 +12,7 @@ use crate::error::StepError;
 use crate::machine::{Log, Machine};
 use crate::options::Options;
 use crate::provisioner::Provisioner;
+use crate::steps::availability::{PackageForecast, WantedPackage, forecast};
 use crate::steps::packages::FetchedLists;
 use crate::steps::{Action, StepContext};
 use crate::tail::Tail;
@@ -19,6 +20,11 @@ use crate::variables::{DeclaredVariables, Variables};
 
 /// Receives the events of a run.
 pub trait Observer {
+    /// Called before the first of several steps that install packages.
+    fn forecast(&mut self, packages: &PackageForecast) {
+        let _ = packages;
+    }
+
     /// Called when a step starts.
     fn started(&mut self, step: &StepInfo) {
         let _ = step;
@@ -203,6 +209,74 @@ impl Plan {
         self.steps.iter().map(|(info, _)| info)
     }
 
+    /// Returns the packages that the steps install, as far as they are known before the steps run.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of a role cannot be read.
+    pub fn packages(&self) -> Result<Vec<WantedPackage>, ConfigError> {
+        let mut found = Vec::new();
+        for (info, step) in &self.steps {
+            match step {
+                PlannedStep::Action { action: Action::Packages(packages), .. } => {
+                    let names = packages.names().into_iter();
+                    found.extend(names.map(|name| WantedPackage { name, place: info.to_string() }));
+                }
+                PlannedStep::Action { action: Action::Ansible(role), variables } => {
+                    let review = RoleReview::read(role.named_folder())?;
+                    found.extend(review.packages(variables).into_iter().map(|package| {
+                        let place = format!("{}:{}", package.file.display(), package.line);
+                        WantedPackage { name: package.name, place }
+                    }));
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks apt for all packages of the steps at once. Returns `None` if there are none, or if apt
+    /// cannot answer, for example without a network.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the root cannot be read, or a command cannot be started.
+    pub fn forecast_packages(
+        &self,
+        machine: &mut dyn Machine,
+    ) -> Result<Option<PackageForecast>, StepError> {
+        self.forecast(machine, &mut FetchedLists::default())
+    }
+
+    fn forecast(
+        &self,
+        machine: &mut dyn Machine,
+        lists: &mut FetchedLists,
+    ) -> Result<Option<PackageForecast>, StepError> {
+        // A file of a role that cannot be read fails its step.
+        let wanted = self.packages().unwrap_or_default();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        forecast(machine, &wanted, lists)
+    }
+
+    /// Returns the index of the first step that installs packages, if later steps install more.
+    /// Otherwise apt itself names all packages that it does not find, in that step.
+    fn forecast_before(&self) -> Option<usize> {
+        let installs = |(_, step): &&(StepInfo, PlannedStep)| {
+            matches!(
+                step,
+                PlannedStep::Action { action: Action::Packages(_) | Action::Ansible(_), .. }
+            )
+        };
+        let mut steps = self.steps.iter().filter(installs);
+        let (first, step) = steps.next()?;
+        let is_role =
+            matches!(step, PlannedStep::Action { action: Action::Ansible(_), .. });
+        (is_role || steps.next().is_some()).then_some(first.index)
+    }
+
     /// Returns the problems of Ansible roles that are known before they run: variables that are not
     /// defined, and files that do not exist.
     ///
@@ -231,7 +305,13 @@ impl Plan {
         observer: &mut dyn Observer,
     ) -> Result<(), Box<StepFailed>> {
         let mut apt = FetchedLists::default();
+        let forecast_before = self.forecast_before();
         for (info, step) in &self.steps {
+            if forecast_before == Some(info.index)
+                && let Ok(Some(forecast)) = self.forecast(machine, &mut apt)
+            {
+                observer.forecast(&forecast);
+            }
             if let PlannedStep::Skipped { reason } = step {
                 observer.skipped(info, reason);
                 continue;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provisioners::image::{self, Image, Source, Yield};
-use provisioners::{Observer, Options, Plan, StepFailed, StepInfo};
+use provisioners::{Observer, Options, PackageForecast, Plan, StepFailed, StepInfo};
 
 use super::error::BuildError;
 use super::input_texts::InputTexts;
@@ -22,6 +22,7 @@ use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environme
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
+use crate::text::size::size_text;
 
 /// Builds an image of any kind.
 ///
@@ -268,6 +269,10 @@ impl<'a> StepLog<'a> {
 }
 
 impl Observer for StepLog<'_> {
+    fn forecast(&mut self, packages: &PackageForecast) {
+        report_forecast(packages, self.reporter);
+    }
+
     fn started(&mut self, step: &StepInfo) {
         self.log.extend_from_slice(format!("=== {}\n", step_title(step)).as_bytes());
         self.reporter.step_began(step);
@@ -286,6 +291,23 @@ impl Observer for StepLog<'_> {
     fn output(&mut self, bytes: &[u8]) {
         self.log.extend_from_slice(bytes);
         self.reporter.step_output(bytes);
+    }
+}
+
+/// Reports the packages that apt does not find, and how much is to be fetched.
+pub(super) fn report_forecast(packages: &PackageForecast, reporter: &dyn Reporter) {
+    if !packages.missing.is_empty() {
+        let missing = packages.missing.iter();
+        let missing: Vec<_> = missing.map(|p| format!("{} ({})", p.name, p.place)).collect();
+        reporter.warning(&format!(
+            "apt does not find these packages, which fails the build unless a step adds an archive \
+             that has them: {}",
+            missing.join(", ")
+        ));
+    }
+    if packages.fetched > 0 {
+        let (count, size) = (packages.fetched, size_text(packages.bytes));
+        reporter.status(&format!("packages to fetch: {count}, {size}"));
     }
 }
 

@@ -130,6 +130,36 @@ fn unknown_package_is_reported() {
 }
 
 #[test]
+fn unknown_packages_of_all_steps_are_reported_before_the_first_is_installed() {
+    let steps = "steps: [{files: files}, {packages: [lsscsi]}, {packages: [lscsi]}]\n";
+    let broken = Broken::new("", "", steps);
+    broken.write("p/files/etc/apt/sources.list", REPOSITORY);
+    broken.write(
+        "r/tasks/main.yml",
+        "- apt: {name: '{{ item.name }}={{ item.version }}'}\n  \
+         loop: [{name: lsscsi, version: '0.1'}, {name: ethtool, version: '1:*'}]\n",
+    );
+    broken.write(
+        "overcoat.yml",
+        &format!(
+            "output: ../user/out\nimages: {{image: {{base: {}, provisioner: [p, r]}}}}\n",
+            broken.stage.debian().display()
+        ),
+    );
+    let bind = broken.stage.bind_repository();
+    let mut command = broken.stage.overcoat(Who::Unprivileged);
+    command.current_dir(broken.stage.path("project")).args(["build", "--bind", &bind]);
+    let stderr = finish(&mut command).code(1).stderr;
+    let line = |text: &str| stderr.lines().position(|line| line.contains(text));
+    let forecast = line("apt does not find these packages").unwrap_or_else(|| panic!("{stderr}"));
+    let text = stderr.lines().nth(forecast).unwrap();
+    assert!(text.contains("lscsi (p: packages (1)), lsscsi=0.1 ("), "{text}");
+    assert!(text.contains("r/tasks/main.yml:1)") && !text.contains("ethtool"), "{text}");
+    assert!(line("packages to fetch: ").is_some(), "{stderr}");
+    assert!(line("packages (1): ").is_none_or(|step| forecast < step), "{stderr}");
+}
+
+#[test]
 fn full_upper_is_reported() {
     let broken = Broken::new("upper_size: 8M\n", "", "scripts: [fill.sh]\n");
     broken.write("p/fill.sh", "head -c 100000000 /dev/urandom >/srv/big\n");

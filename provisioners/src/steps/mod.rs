@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod ansible;
 pub(crate) mod attributes;
+pub(crate) mod availability;
 pub(crate) mod files;
 pub(crate) mod packages;
 pub(crate) mod removal;

@@ -11,7 +11,10 @@ use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue};
 use crate::evaluate::WHEN_KEY;
 use crate::folder::Folder;
-use crate::machine::{Command, Kind, Machine, MachineError};
+use crate::machine::{Command, Kind, Log, Machine, MachineError};
+
+/// The program of apt.
+const APT_GET: &str = "/usr/bin/apt-get";
 
 /// Options of every apt command.
 const APT_OPTIONS: &[&str] = &[
@@ -159,9 +162,30 @@ impl PackageList {
     }
 }
 
+/// Fetches the package lists, at the first attempt only, unless this run has fetched them. Returns
+/// whether they are there.
+pub(super) fn update_lists(
+    machine: &mut dyn Machine,
+    lists: &mut FetchedLists,
+    log: &mut dyn Log,
+) -> Result<bool, StepError> {
+    if machine.stat(Path::new(APT_GET))?.is_none() {
+        return Ok(false);
+    }
+    let sources = sources(machine)?;
+    if lists.0 != Some(sources) {
+        let update = apt("update").arg("-oAcquire::Retries=0");
+        if !machine.run(&update, log)?.success() {
+            return Ok(false);
+        }
+        lists.0 = Some(sources);
+    }
+    Ok(true)
+}
+
 /// Checks that the image has apt.
 pub(super) fn require_apt(machine: &dyn Machine) -> Result<(), StepError> {
-    if machine.stat(Path::new("/usr/bin/apt-get"))?.is_some() {
+    if machine.stat(Path::new(APT_GET))?.is_some() {
         return Ok(());
     }
     Err(StepError::Impossible(

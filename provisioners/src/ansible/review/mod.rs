@@ -8,6 +8,7 @@
 
 mod evaluator;
 mod files;
+mod packages;
 mod role_files;
 mod variables;
 
@@ -15,6 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use self::evaluator::Evaluator;
+pub(crate) use self::packages::RolePackage;
 use self::role_files::RoleFiles;
 use self::variables::RoleVariables;
 use crate::config::ConfigError;
@@ -101,6 +103,12 @@ impl RoleReview {
         problems.sort();
         problems.dedup();
         problems
+    }
+
+    /// Returns the packages that the role installs with the variables of an image, as far as they
+    /// are known.
+    pub(crate) fn packages(&self, given: &Variables) -> Vec<RolePackage> {
+        packages::packages(&self.files, &Evaluator::new(&self.files, &self.variables, given))
     }
 
     /// Returns the names of the variables that the role may use.

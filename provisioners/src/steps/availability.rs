@@ -1,0 +1,88 @@
+//! Asks apt for all packages of a plan at once, before the first of them is installed.
+//!
+//! A step that lacks a package fails after the steps before it, and apt names only the packages of
+//! that step. The answer is a forecast: a step may still add an archive.
+
+use std::collections::BTreeSet;
+
+use super::StepError;
+use super::packages::{FetchedLists, apt, update_lists};
+use crate::machine::Machine;
+
+/// A package that a step installs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WantedPackage {
+    /// Its name in apt's syntax, with version or release.
+    pub name: String,
+    /// The step, or the file and line of a role.
+    pub place: String,
+}
+
+/// What apt says about the packages of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackageForecast {
+    /// The packages that apt does not find.
+    pub missing: Vec<WantedPackage>,
+    /// The number of packages to fetch, with those that the others need.
+    pub fetched: usize,
+    /// The total size of these, in bytes.
+    pub bytes: u64,
+}
+
+/// Asks apt for the packages. Returns `None` if apt cannot answer, for example without a network;
+/// the step that installs the packages reports that.
+pub(crate) fn forecast(
+    machine: &mut dyn Machine,
+    wanted: &[WantedPackage],
+    lists: &mut FetchedLists,
+) -> Result<Option<PackageForecast>, StepError> {
+    if !update_lists(machine, lists, &mut ())? {
+        return Ok(None);
+    }
+    let mut names: BTreeSet<&str> = wanted.iter().map(|package| &*package.name).collect();
+    let mut found = PackageForecast::default();
+    let mut output = print_uris(machine, &names)?;
+    let missing: BTreeSet<&str> =
+        names.iter().copied().filter(|name| is_missing(name, &output)).collect();
+    if !missing.is_empty() {
+        let is_missing = |package: &&WantedPackage| missing.contains(&*package.name);
+        found.missing = wanted.iter().filter(is_missing).cloned().collect();
+        found.missing.sort();
+        found.missing.dedup();
+        names.retain(|name| !missing.contains(name));
+        output = print_uris(machine, &names)?;
+    }
+    // 'URL' FILE SIZE HASH
+    let sizes = output.lines().filter(|line| line.starts_with('\''));
+    let sizes = sizes.filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    for size in sizes {
+        found.fetched += 1;
+        found.bytes = found.bytes.saturating_add(size);
+    }
+    Ok(Some(found))
+}
+
+/// Returns apt's output about the installation of packages, without installing them.
+fn print_uris(machine: &mut dyn Machine, names: &BTreeSet<&str>) -> Result<String, StepError> {
+    if names.is_empty() {
+        return Ok(String::new());
+    }
+    let command = apt("install").arg("--no-install-recommends").arg("--print-uris").args(names);
+    let mut output = Vec::new();
+    machine.run(&command, &mut output)?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+/// Returns whether apt's output says that it does not find a package.
+fn is_missing(wanted: &str, output: &str) -> bool {
+    let name = wanted.split(['=', '/']).next().unwrap_or(wanted);
+    let version = wanted.split_once('=').map(|(_, version)| version);
+    let release = wanted.split_once('/').map(|(_, release)| release);
+    let mut errors = output.lines().filter_map(|line| line.strip_prefix("E: "));
+    errors.any(|error| {
+        error == format!("Unable to locate package {name}")
+            || error == format!("Package '{name}' has no installation candidate")
+            || version.is_some_and(|v| error == format!("Version '{v}' for '{name}' was not found"))
+            || release.is_some_and(|r| error == format!("Release '{r}' for '{name}' was not found"))
+    })
+}
