@@ -272,8 +272,7 @@ impl Plan {
         };
         let mut steps = self.steps.iter().filter(installs);
         let (first, step) = steps.next()?;
-        let is_role =
-            matches!(step, PlannedStep::Action { action: Action::Ansible(_), .. });
+        let is_role = matches!(step, PlannedStep::Action { action: Action::Ansible(_), .. });
         (is_role || steps.next().is_some()).then_some(first.index)
     }
 

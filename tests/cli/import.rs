@@ -248,9 +248,11 @@ fn existing_base_can_be_used() {
         .stderr_has(&["no.squashfs not found", "is relative to"]);
     let base = stage.debian();
     let base = base.to_str().unwrap();
-    import(&stage, Who::Unprivileged, &folder, &["--base", base])
-        .ok()
-        .stderr_has(&["left out: ", " is the base", "2 images: discovery_overlay, small"]);
+    import(&stage, Who::Unprivileged, &folder, &["--base", base]).ok().stderr_has(&[
+        "left out: ",
+        " is the base",
+        "2 images: discovery_overlay, small",
+    ]);
     let mut build = stage.overcoat(Who::Unprivileged);
     finish(build.arg("build").arg(&folder).arg("small")).ok();
     let overlay = stage.out(Who::Unprivileged).join("small.cpio.gz");

@@ -3,7 +3,7 @@
 //! - For a `provisioner.yml`: the files named by its steps. If a step names files by a template, or
 //!   a script runs outside and may use any file beside it: the whole directory.
 //! - For an Ansible role: its whole directory, the directories of roles that it names, recursively,
-//!   and files that these use from [outside their folders](external).
+//!   and files that these use from [outside their directories](crate::ansible::external).
 //!
 //! Input names are canonical, and non-empty directories are represented by their files, so adding a
 //! step does not rename existing inputs.
