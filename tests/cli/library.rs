@@ -86,6 +86,25 @@ fn system(stage: &Stage) -> PathBuf {
 }
 
 #[test]
+fn ssh_host_keys_are_generated_before_sshd_starts() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let system = system(&stage);
+    let (built, keys) = build(&stage, who, "keys", &[&system], &["ssh-host-keys"], "");
+    built.ok();
+    assert_enabled(&stage, who, &[&system, &keys], &[("ssh-host-keys.service", "enabled")]);
+    let unit = "cat /etc/systemd/system/ssh-host-keys.service";
+    let unit = |overlay: &Path| inside(&stage, who, &[&system, overlay], unit).ok().text();
+    // debian-base has a copy of the unit.
+    let (built, base) = build(&stage, who, "base", &[&system], &["debian-base"], "");
+    built.ok();
+    assert_eq!(unit(&keys), unit(&base));
+    let script = "systemd-analyze verify --man=no ssh-host-keys.service; ssh-keygen -A; mkdir /run/sshd; \
+                  /usr/sbin/sshd -t";
+    inside(&stage, who, &[&system, &keys], script).ok();
+}
+
+#[test]
 fn debian_base_boots_from_the_network_and_runs_the_boot_hook() {
     let stage = Stage::new();
     let who = Who::Unprivileged;

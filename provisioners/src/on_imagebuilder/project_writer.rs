@@ -479,8 +479,14 @@ impl Writer<'_> {
             NamedBy::YamlKey => {}
         }
         let mut roles = self.tree.roles_of(config);
+        let installs_sshd =
+            config.kind != ConfigKind::Initrd && self.installs(config, "openssh-server");
         if roles.len() > 1 {
             self.comment(4, "Roles that the wrapper playbook runs for all images are among these.");
+        }
+        if installs_sshd {
+            self.comment(4, "The clean-up removes SSH host keys: each machine generates its own.");
+            roles.push("library:ssh-host-keys".to_owned());
         }
         roles.extend(more.map(|(other, _)| other.to_owned()));
         match roles.as_slice() {
@@ -514,6 +520,15 @@ impl Writer<'_> {
             self.line("    variables:");
             self.text.push_str(&variables.concat());
         }
+    }
+
+    /// Returns whether the roles or the variables of an image name a package.
+    fn installs(&self, config: &Config, package: &str) -> bool {
+        let roles = self.tree.roles_of(config);
+        let files = roles.iter().filter_map(|role| self.tree.files_of(Path::new(role)).ok());
+        let files = files.flatten().chain([config.file.clone()]);
+        let texts = files.filter_map(|file| super::tree::text(&self.tree.folder, &file).ok());
+        texts.into_iter().any(|text| text.contains(package))
     }
 
     /// Writes the name of the output file, if it differs from that of the image.

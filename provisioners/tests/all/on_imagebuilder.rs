@@ -367,6 +367,20 @@ fn comment_that_names_a_role_for_other_variables_is_not_followed() {
 }
 
 #[test]
+fn images_with_sshd_generate_host_keys() {
+    let dir = tree(&[
+        ("roles/basefs/root/tasks/main.yml", "- apt: name=openssh-server\n"),
+        ("vars/flash.yml", "packages: [openssh-server]\n"),
+    ]);
+    let (_, project) = imported(dir.path(), None);
+    let has = |name: &str| {
+        let provisioners = &member(&project, name).image.provisioners;
+        provisioners.iter().any(|p| p.name() == "ssh-host-keys")
+    };
+    assert_eq!(["basefs", "flash", "discovery"].map(has), [true, true, false]);
+}
+
+#[test]
 fn roles_of_the_first_versions_have_a_kind_by_name() {
     let dir = tempfile::tempdir().unwrap();
     write_files(
