@@ -203,8 +203,8 @@ impl Record {
         self.artifacts().next().map(|output| output.stamp.seconds)
     }
 
-    /// Returns whether two results have the same artifacts. Manifests may differ: that of an overlay
-    /// also describes its layers.
+    /// Returns whether two results have the same artifacts. Manifests may differ, because that of
+    /// an overlay also describes its layers.
     pub(super) fn is_same_result(&self, other: &Record) -> bool {
         let digests = |record: &Record| -> BTreeMap<PathBuf, String> {
             record.artifacts().map(|o| (o.file.clone(), o.sha256.clone())).collect()

@@ -101,7 +101,7 @@ impl Site {
         finish(&mut self.subcommand(who, name, arguments))
     }
 
-    /// Runs a subcommand with the project file and `--json`, which must succeed. Returns its output.
+    /// Runs a subcommand with the project file and `--json`, and returns its output.
     pub(crate) fn json(&self, who: Who, name: &str, arguments: &[&str]) -> Value {
         let finished = self.finish(who, name, &[arguments, &["--json"]].concat()).ok();
         serde_json::from_slice(&finished.stdout).unwrap()

@@ -1,6 +1,7 @@
 //! `status`; `daily_life` has its text.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -81,8 +82,7 @@ fn status_reads_no_artifact() {
     let site = Site::new();
     site.built(WHO, &[]);
     for name in site.files(WHO) {
-        let none = std::os::unix::fs::PermissionsExt::from_mode(0);
-        fs::set_permissions(site.out(WHO).join(name), none).unwrap();
+        fs::set_permissions(site.out(WHO).join(name), Permissions::from_mode(0o000)).unwrap();
     }
     site.finish(WHO, "status", &["--exit-code"]).ok();
 }

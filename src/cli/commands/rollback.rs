@@ -87,7 +87,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
 pub(crate) fn result_text(record: &Record) -> String {
     let digest = short(record.digest());
     match record.built() {
-        Some(time) => format!("{digest}, built {}", ago(time)),
+        Some(time) => format!("{digest} (built {})", ago(time)),
         None => digest.to_owned(),
     }
 }
@@ -115,7 +115,11 @@ fn list(ui: &Ui, args: &Args, images: &[(String, ImageResults)]) -> CommandResul
         }
         for (record, is_current) in results {
             let mark = if *is_current { ", current" } else { "" };
-            ui.print(&format!("  {}, {}{mark}", result_text(record), size_text(record.size())))?;
+            ui.print(&format!(
+                "  {}, {}{mark}",
+                result_text(record),
+                size_text(record.artifact_size())
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)

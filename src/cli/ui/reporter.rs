@@ -105,7 +105,9 @@ impl Reporter for BuildReporter {
             ImageEvent::Building(reasons) => self.announce(name, reasons, "building"),
             ImageEvent::Leftover(file) => {
                 let file = file.display();
-                self.ui.status(&format!("{name}: {file} is a leftover of an earlier build"));
+                self.ui.status(&format!(
+                    "{name}: {file} is a leftover of an earlier build; `overcoat clean` removes it"
+                ));
             }
             ImageEvent::Built { reports, took } => {
                 for report in reports {
