@@ -108,7 +108,6 @@ pub fn decide(
     let mut reasons = changes(&record.overcoat, &record.inputs, inputs, options);
     let mut rolled_back = false;
     if let Some(state) = record.rolled_back.as_ref().filter(|_| !reasons.is_empty()) {
-        let options = options && inputs.contains_key(COMMAND_LINE_KEY);
         let changes = |before| changes(&state.overcoat, before, inputs, options);
         let since: Vec<_> = state.inputs.iter().map(changes).collect();
         rolled_back = since.iter().any(Vec::is_empty);

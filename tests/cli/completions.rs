@@ -75,7 +75,7 @@ fn images_of_a_project_are_completed_by_name() {
             "<build><site><discovery>",
             "{shell}"
         );
-        for command in ["rollback", "status", "promote base.squashfs"] {
+        for command in ["rollback", "status", "promote ../base.squashfs"] {
             let given = completed(&stage, shell, "site", &format!("{command} dis"));
             let command = command.replace(' ', "><");
             assert_eq!(given, format!("<{command}><discovery>"), "{shell}");

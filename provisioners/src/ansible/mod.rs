@@ -1,5 +1,5 @@
-//! The layout of Ansible roles: which directories are roles, which other roles and files a role
-//! uses.
+//! The layout of Ansible roles: which directories are roles, which other roles, files and
+//! variables a role uses.
 //!
 //! The step that runs a role is [`crate::steps::ansible`].
 
@@ -7,3 +7,4 @@ pub(crate) mod external;
 pub(crate) mod paths;
 pub(crate) mod references;
 pub(crate) mod role;
+pub(crate) mod variable_names;

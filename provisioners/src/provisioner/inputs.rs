@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 
 use super::step_definition::StepDefinition;
 use crate::ansible::external;
-use crate::ansible::paths::{file_name, resolve};
+use crate::ansible::paths::{RoleName, file_name, resolve};
 use crate::ansible::references::{roles_named_by, roles_named_in};
+use crate::ansible::variable_names::RoleNames;
 use crate::config::ConfigError;
 use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, without_dots};
 use crate::steps::Action;
+use crate::steps::ansible::AnsibleRole;
 use crate::steps::files::is_keep;
 
 /// Digests by file name.
@@ -58,7 +60,9 @@ fn add_action(
         Action::Packages(packages) => {
             packages.files().try_for_each(|path| add_file(folder, path, found))?;
         }
-        Action::Ansible(role) => add_roles(role.folder(), found)?,
+        Action::Ansible(role) => {
+            add_roles(role.folder(), found)?;
+        }
         Action::Removal(_)
         | Action::Groups(_)
         | Action::Users(_)
@@ -131,9 +135,27 @@ fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<
     Ok(())
 }
 
+/// Returns all files of a role as [`files_used_by`], and the names in them.
+pub(super) fn files_and_names_of_role(
+    role: &AnsibleRole,
+) -> Result<(Vec<(String, Digest)>, RoleNames), ConfigError> {
+    let mut found = FileDigests::new();
+    let RolePaths { paths, complete } = add_roles(role.folder(), &mut found)?;
+    Ok((found.into_iter().collect(), RoleNames::read(&paths, complete)?))
+}
+
+/// The files and directories that a role uses.
+struct RolePaths {
+    paths: Vec<PathBuf>,
+    /// Whether all roles that it names are among them.
+    complete: bool,
+}
+
 /// Adds the files of a role and of the roles that it names. The input names of the latter begin
 /// with `../`.
-fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
+fn add_roles(first: &Path, found: &mut FileDigests) -> Result<RolePaths, ConfigError> {
+    let mut paths = Vec::new();
+    let mut complete = true;
     let mut todo = vec![(first.to_owned(), String::new())];
     let mut seen = BTreeSet::new();
     while let Some((role, prefix)) = todo.pop() {
@@ -141,10 +163,12 @@ fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
             continue;
         }
         add_folder(&Folder::from_host(&role), &prefix, found)?;
+        paths.push(role.clone());
         let mut names = roles_named_by(&role)?;
         let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
         for path in external::files_used_by(first, &role)? {
             let name = external::relative(&from, &path).to_string_lossy().into_owned();
+            paths.push(path.clone());
             if path.is_dir() {
                 add_folder(&Folder::from_host(&path), &format!("{name}/"), found)?;
                 continue;
@@ -157,10 +181,12 @@ fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
             }
         }
         for name in names {
-            todo.extend(resolve(first, (&role, &prefix), &name));
+            let roles = resolve(first, (&role, &prefix), &name);
+            complete &= name != RoleName::Any && !roles.is_empty();
+            todo.extend(roles);
         }
     }
-    Ok(())
+    Ok(RolePaths { paths, complete })
 }
 
 /// Suffixes of files with tasks.
