@@ -49,6 +49,18 @@ pub enum RollbackError {
         /// The digests of the kept results.
         kept: Vec<String>,
     },
+    /// The artifacts of the result have other names than those of the project.
+    #[error(
+        "{image}: the result has the artifacts {}, which the project does not name: set its \
+         `output` and `format` back",
+        files.join(", ")
+    )]
+    OtherFiles {
+        /// The image.
+        image: String,
+        /// The artifacts of the result.
+        files: Vec<String>,
+    },
     /// A file of a kept result is missing or was changed.
     #[error("{}: the kept file is missing or was changed", .0.display())]
     Damaged(PathBuf),
@@ -113,6 +125,13 @@ pub fn rollback(
     let mut records = Records::open(&project.output, true)?;
     let inputs = project_inputs(project, index)?;
     let selected = select(&mut records, name, to)?;
+    let files = project.images()[index].files();
+    let mut artifacts = selected.record.artifacts();
+    if !artifacts.any(|output| files.contains(&records.artifact(&output.file))) {
+        let files = selected.record.artifacts().map(|output| output.file.display().to_string());
+        let (image, files) = (name.clone(), files.collect());
+        return Err(RollbackError::OtherFiles { image, files });
+    }
     for output in &selected.record.outputs {
         let file = selected.file(output);
         if !records.is_intact(&file, output) {
@@ -121,10 +140,13 @@ pub fn rollback(
     }
     let replaced = records.read(name);
     let prepared = kept::prepare(&mut records, name)?;
-    let is_kept = prepared.is_some();
+    let is_intact = prepared.is_some();
     if let Some(prepared) = prepared {
         kept::keep_in_place(&records, name, prepared)?;
     }
+    // An interrupted rollback has kept it already.
+    let number = replaced.as_ref().map(|replaced| replaced.number);
+    let is_kept = kept::kept(&records, name).iter().any(|kept| Some(kept.record.number) == number);
     let mut record = selected.record.clone();
     for output in &mut record.outputs {
         let path = records.artifact(&output.file);
@@ -133,7 +155,7 @@ pub fn rollback(
     }
     let before = replaced.as_ref().map(|record| record.outputs.clone()).unwrap_or_default();
     // A file that only the replaced result has would be one of another build.
-    for output in before.iter().filter(|_| is_kept) {
+    for output in before.iter().filter(|_| is_intact) {
         if record.outputs.iter().all(|own| own.file != output.file) {
             remove_file(&records.artifact(&output.file))?;
         }

@@ -15,7 +15,7 @@ use super::judge::{DecisionOptions, Judge};
 use super::kept::{self, PreparedResult};
 use super::leftovers;
 use super::promote::record_elsewhere;
-use super::record::{LayerRecord, OutputRecord, Record, Records};
+use super::record::{LayerRecord, OutputRecord, Record, RecordError, Records};
 use super::reporter::{ImageEvent, Reporter};
 use super::staleness::{BuildDecision, BuildReason, changed_lower_paths};
 use crate::manifest::lower::DriftKind;
@@ -324,8 +324,7 @@ impl ProjectBuild<'_> {
         match kept::prepare(&mut self.judge.records, &member.name) {
             Ok(previous) => previous,
             Err(error) => {
-                let (name, error) = (&member.name, describe(&error));
-                self.reporter.warning(&format!("{name}: the previous result is not kept: {error}"));
+                warn_not_kept(self.reporter, &member.name, &error);
                 None
             }
         }
@@ -368,8 +367,10 @@ impl ProjectBuild<'_> {
             record_elsewhere(records, name, record)?;
             return Ok(reports);
         }
-        if let Some(previous) = previous {
-            kept::keep(records, name, previous)?;
+        if let Some(previous) = previous
+            && let Err(error) = kept::keep(records, name, previous)
+        {
+            warn_not_kept(self.reporter, name, &error);
         }
         let before = records.read(name);
         let number = kept::next_number(records, name, before.as_ref().map(|record| record.number));
@@ -405,6 +406,11 @@ impl ProjectBuild<'_> {
         }
         Ok(outputs)
     }
+}
+
+fn warn_not_kept(reporter: &dyn Reporter, name: &str, error: &RecordError) {
+    let error = describe(error);
+    reporter.warning(&format!("{name}: the previous result is not kept: {error}"));
 }
 
 /// Returns the error of a child process, from its report or its exit status, and whether a signal

@@ -243,6 +243,41 @@ fn kept_files_are_links_and_failed_builds_keep_nothing() {
     assert_eq!(results(&site, "one").0.len(), 1);
 }
 
+/// The project names a file that no build has written since.
+#[test]
+fn result_with_other_files_is_not_put_back() {
+    let site = Site::new();
+    build_version(&site, "first");
+    site.edit_project(
+        "base: base, provisioner: one",
+        "base: base, output: x.cpio, provisioner: one",
+    );
+    build_version(&site, "second");
+    let before = contents(&site);
+    site.finish(WHO, "rollback", &["one"])
+        .code(2)
+        .stderr_has(&["one: the result has the artifacts one.cpio.gz, which the project does not"]);
+    assert!(contents(&site) == before);
+}
+
+/// Without hard links, builds work as before.
+#[test]
+fn result_that_cannot_be_linked_is_replaced_with_a_warning() {
+    let site = Site::new();
+    site.built(WHO, &["one"]);
+    let folder = site.out(WHO).join(".overcoat/kept");
+    fs::create_dir(&folder).unwrap();
+    site.stage.sh(&format!("mount -t tmpfs -o mode=777 other {}", folder.display()));
+    site.write("one/do", "echo second >/etc/version\n");
+    site.run(WHO, &["one"]).ok().stderr_has(&[
+        "warning: one: the previous result is not kept: cannot link ",
+        "one: built in",
+    ]);
+    assert_eq!(results(&site, "one").0.len(), 1);
+    assert_eq!(site.built(WHO, &["one"]), [] as [&str; 0]);
+    site.stage.sh(&format!("umount {}", folder.display()));
+}
+
 /// The artifacts are replaced, and then the build ends before it writes the record.
 #[test]
 fn interrupted_build_does_not_lose_the_previous_result() {

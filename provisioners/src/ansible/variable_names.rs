@@ -155,8 +155,8 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Returns whether the text after the word `vars` makes it the mapping of all variables, or the name
-/// of the lookup, instead of a key or a directory.
+/// Returns whether the text after the word `vars` makes it the mapping of all variables or the name
+/// of the lookup, and not a key or a directory.
 fn is_access(after: &str) -> bool {
     let after = after.trim_start_matches([' ', '\t']);
     let is_file = [".yml", ".yaml", ".json"].iter().any(|end| after.starts_with(end));
