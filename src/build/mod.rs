@@ -9,7 +9,7 @@
 //!   request.
 //! - The [`Record`] of a build is written after all outputs are complete, so that an interrupted
 //!   build is never taken for a finished one.
-//! - A result that a build replaces is kept, and can be put back ([`kept`], [`rollback`]).
+//! - A result that a build replaces is kept, and can be put back by [`rollback()`].
 //! - Each image is built by its own process, which ends with this one.
 
 mod children;

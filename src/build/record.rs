@@ -5,7 +5,7 @@
 //! | `NAME.json` | the [`Record`] of the image's current result |
 //! | `kept/NAME/` | its [earlier results](super::kept) |
 //! | `leftovers` | [files that no image makes any more](super::leftovers) |
-//! | `elsewhere/SHA256.json` | a [result in another file](super::promote) than the artifact |
+//! | `elsewhere/SHA256.json` | a [result in another file](mod@super::promote) than the artifact |
 //! | `lock` | locked by the process that changes results |
 
 use std::collections::BTreeMap;

@@ -2,8 +2,8 @@
 //!
 //! A variable counts as used if its name is a word in a file of the role, of a role that it names,
 //! or of a file that these use from [outside](super::external), or in the value of a used variable.
-//! A needless build is better than a missing one: a role that can use variables without their names,
-//! or files that are not found here, uses all variables.
+//! A needless build is better than a missing one: a role that can use variables without their
+//! names, or files that are not found here, uses all variables.
 
 use std::collections::BTreeSet;
 use std::fs;

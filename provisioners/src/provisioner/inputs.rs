@@ -23,6 +23,9 @@ use crate::steps::Action;
 use crate::steps::ansible::AnsibleRole;
 use crate::steps::files::is_keep;
 
+/// The names of files with their digests, in order.
+pub(super) type InputFiles = Vec<(String, Digest)>;
+
 /// Digests by file name.
 type FileDigests = BTreeMap<String, Digest>;
 
@@ -30,7 +33,7 @@ type FileDigests = BTreeMap<String, Digest>;
 pub(super) fn files_used_by(
     folder: &Folder,
     steps: &[StepDefinition],
-) -> Result<Vec<(String, Digest)>, ConfigError> {
+) -> Result<InputFiles, ConfigError> {
     let mut found = FileDigests::new();
     if folder.is_file(Path::new(FILE_NAME)) {
         add_file(folder, Path::new(FILE_NAME), &mut found)?;
@@ -138,7 +141,7 @@ fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<
 /// Returns all files of a role as [`files_used_by`], and the names in them.
 pub(super) fn files_and_names_of_role(
     role: &AnsibleRole,
-) -> Result<(Vec<(String, Digest)>, RoleNames), ConfigError> {
+) -> Result<(InputFiles, RoleNames), ConfigError> {
     let mut found = FileDigests::new();
     let RolePaths { paths, complete } = add_roles(role.folder(), &mut found)?;
     Ok((found.into_iter().collect(), RoleNames::read(&paths, complete)?))

@@ -5,6 +5,7 @@ mod step_definition;
 
 use std::path::Path;
 
+use self::inputs::InputFiles;
 use self::step_definition::{StepDefinition, parse_steps};
 use crate::ansible::role::is_role;
 use crate::ansible::variable_names::RoleNames;
@@ -114,9 +115,7 @@ impl Provisioner {
     }
 
     /// Returns its [`inputs`](Self::inputs), and for an Ansible role the names in its files.
-    pub(crate) fn inputs_and_names(
-        &self,
-    ) -> Result<(Vec<(String, Digest)>, Option<RoleNames>), ConfigError> {
+    pub(crate) fn inputs_and_names(&self) -> Result<(InputFiles, Option<RoleNames>), ConfigError> {
         match self.steps.iter().map(StepDefinition::action).next() {
             Some(Some(Action::Ansible(role))) => {
                 let (files, names) = inputs::files_and_names_of_role(role)?;
