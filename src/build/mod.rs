@@ -14,10 +14,10 @@
 
 mod children;
 mod clean;
+mod decision;
 mod error;
 mod input_texts;
 mod job;
-mod judge;
 mod kept;
 mod leftovers;
 mod mmdebstrap;
@@ -34,10 +34,10 @@ mod status;
 
 pub use children::{ChildEvent, Children, Listener};
 pub use clean::{CleanOutcome, Removal, RemovalReason, clean};
+pub use decision::DecisionOptions;
 pub use error::BuildError;
 pub use input_texts::InputTexts;
 pub use job::build;
-pub use judge::DecisionOptions;
 pub use kept::{KeptResult, PreparedResult};
 pub use options::{
     BuildOptions, RootSettings, SealSettings, is_same_file, reject_layers, source_date_epoch,

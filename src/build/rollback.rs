@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use provisioners::Project;
 use provisioners::image::{Inputs, Layers};
 
+use super::decision::project_inputs;
 use super::error::BuildError;
-use super::judge::project_inputs;
 use super::kept::KeptResult;
 use super::record::{FileStamp, Record, RecordError, Records, RolledBack, remove_file};
 use super::staleness::changed_layers;

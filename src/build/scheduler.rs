@@ -10,8 +10,8 @@ use provisioners::image::{Inputs, manifest_path};
 use serde_json::Value;
 
 use super::children::{ChildEvent, Children};
+use super::decision::{DecisionContext, DecisionOptions};
 use super::error::BuildError;
-use super::judge::{DecisionOptions, Judge};
 use super::kept::{self, PreparedResult};
 use super::leftovers;
 use super::promote::record_elsewhere;
@@ -136,7 +136,7 @@ pub fn build_project(
         project,
         options,
         reporter: &**reporter,
-        judge: Judge { project, options: &options.decision, wanted, records },
+        context: DecisionContext { project, options: &options.decision, wanted, records },
         order,
         states: project.images().iter().map(|_| ImageState::Waiting).collect(),
         children: Children::new(&signals, listener),
@@ -156,7 +156,7 @@ struct ProjectBuild<'a> {
     project: &'a Project,
     options: &'a ScheduleOptions,
     reporter: &'a dyn Reporter,
-    judge: Judge<'a>,
+    context: DecisionContext<'a>,
     /// Indices of the requested images and of those they need, in dependency order.
     order: Vec<usize>,
     states: Vec<ImageState>,
@@ -236,7 +236,7 @@ impl ProjectBuild<'_> {
             if !needs.iter().all(ready) || broken || self.children.len() >= self.options.jobs {
                 continue;
             }
-            let (inputs, judged, layers) = match self.prepare(index) {
+            let (inputs, decision, layers) = match self.prepare(index) {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     let error = describe(&error);
@@ -245,14 +245,14 @@ impl ProjectBuild<'_> {
                     continue;
                 }
             };
-            if judged.reasons.is_empty() {
-                self.set_current(index, judged);
+            if decision.reasons.is_empty() {
+                self.set_current(index, decision);
             } else if self.options.decision.dry_run {
-                self.report(index, ImageEvent::Due(&judged.reasons));
-                self.states[index] = ImageState::Due { reasons: judged.reasons };
+                self.report(index, ImageEvent::Due(&decision.reasons));
+                self.states[index] = ImageState::Due { reasons: decision.reasons };
             } else {
-                self.report(index, ImageEvent::Building(&judged.reasons));
-                self.start_child(index, inputs, layers, judged.reasons)?;
+                self.report(index, ImageEvent::Building(&decision.reasons));
+                self.start_child(index, inputs, layers, decision.reasons)?;
             }
         }
         Ok(())
@@ -263,32 +263,32 @@ impl ProjectBuild<'_> {
         &mut self,
         index: usize,
     ) -> Result<(Inputs, BuildDecision, Vec<LayerRecord>), BuildError> {
-        let inputs = self.judge.inputs(index)?;
+        let inputs = self.context.inputs(index)?;
         let states = &self.states;
         let is_due = |need: usize| matches!(states[need], ImageState::Due { .. });
-        let judged = self.judge.judge(index, &inputs, is_due)?;
+        let decision = self.context.decide(index, &inputs, is_due)?;
         // Fails for a missing layer before the build starts.
-        let layers = match self.options.decision.dry_run || judged.reasons.is_empty() {
+        let layers = match self.options.decision.dry_run || decision.reasons.is_empty() {
             true => Vec::new(),
             false => {
-                let layers = self.judge.layers(index);
-                self.judge.records.layers(&layers)?
+                let layers = self.context.layers(index);
+                self.context.records.layers(&layers)?
             }
         };
-        Ok((inputs, judged, layers))
+        Ok((inputs, decision, layers))
     }
 
     /// Marks an image as up to date, and reports layers that have changed since it was built.
-    fn set_current(&mut self, index: usize, judged: BuildDecision) {
+    fn set_current(&mut self, index: usize, decision: BuildDecision) {
         let member = &self.project.images()[index];
         let mut older = None;
-        if !judged.other_layers.is_empty() {
+        if !decision.other_layers.is_empty() {
             let manifest = member.image.outputs.first().map(|(path, _)| manifest_path(path));
             let paths = manifest
-                .and_then(|manifest| changed_lower_paths(&manifest, &self.judge.layers(index)));
-            older = Some(OutdatedLayers { layers: judged.other_layers, paths });
+                .and_then(|manifest| changed_lower_paths(&manifest, &self.context.layers(index)));
+            older = Some(OutdatedLayers { layers: decision.other_layers, paths });
         }
-        let rolled_back = judged.rolled_back;
+        let rolled_back = decision.rolled_back;
         self.report(index, ImageEvent::Current { rolled_back, older: older.as_ref() });
         self.states[index] = ImageState::Current { rolled_back, older };
     }
@@ -318,10 +318,10 @@ impl ProjectBuild<'_> {
     /// Links the result that the build of an image replaces, if it is to be kept.
     fn previous(&mut self, index: usize) -> Option<PreparedResult> {
         let member = &self.project.images()[index];
-        if member.image.keep <= 1 || self.judge.is_elsewhere(index) {
+        if member.image.keep <= 1 || self.context.is_elsewhere(index) {
             return None;
         }
-        match kept::prepare(&mut self.judge.records, &member.name) {
+        match kept::prepare(&mut self.context.records, &member.name) {
             Ok(previous) => previous,
             Err(error) => {
                 warn_not_kept(self.reporter, &member.name, &error);
@@ -333,13 +333,13 @@ impl ProjectBuild<'_> {
     /// Removes the links of the result of an image whose build did not succeed.
     fn release(&mut self, index: usize) -> Result<(), BuildError> {
         let name = &self.project.images()[index].name;
-        Ok(kept::release(&mut self.judge.records, name)?)
+        Ok(kept::release(&mut self.context.records, name)?)
     }
 
     /// Removes the kept results that are too many, after a build.
     fn prune(&mut self) -> Result<(), BuildError> {
         if self.states.iter().any(|state| matches!(state, ImageState::Built { .. })) {
-            kept::prune(&mut self.judge.records, |name| self.project.keep(name))?;
+            kept::prune(&mut self.context.records, |name| self.project.keep(name))?;
         }
         Ok(())
     }
@@ -360,9 +360,10 @@ impl ProjectBuild<'_> {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::ChildReport { image: name.clone(), source })?;
         let outputs = self.outputs(index, &reports)?;
-        let records = &mut self.judge.records;
+        let is_elsewhere = self.context.is_elsewhere(index);
+        let records = &mut self.context.records;
         let file = &self.project.file;
-        if self.options.decision.elsewhere && self.judge.wanted.contains(&index) {
+        if is_elsewhere {
             let record = Record::new(file, 0, inputs, layers, outputs);
             record_elsewhere(records, name, record)?;
             return Ok(reports);
@@ -380,7 +381,7 @@ impl ProjectBuild<'_> {
         records.write(name, &record)?;
         kept::remove_copies(records, name, &record)?;
         for file in leftovers {
-            self.report(index, ImageEvent::Leftover(&self.judge.records.artifact(&file)));
+            self.report(index, ImageEvent::Leftover(&self.context.records.artifact(&file)));
         }
         Ok(reports)
     }
@@ -391,8 +392,8 @@ impl ProjectBuild<'_> {
         index: usize,
         reports: &[Value],
     ) -> Result<Vec<OutputRecord>, BuildError> {
-        let writes_manifest = self.options.manifest || !self.judge.wanted.contains(&index);
-        let records = &mut self.judge.records;
+        let writes_manifest = self.options.manifest || !self.context.wanted.contains(&index);
+        let records = &mut self.context.records;
         let mut outputs = Vec::new();
         for report in reports {
             let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use provisioners::Project;
 
+use super::decision::{DecisionContext, DecisionOptions};
 use super::error::BuildError;
-use super::judge::{DecisionOptions, Judge};
 use super::kept::{self, KeptResult};
 use super::leftovers::{self, Leftover};
 use super::record::{FileStamp, LayerRecord, Record, Records};
@@ -98,7 +98,8 @@ pub struct LeftoverStatus {
 pub fn project_status(project: &Project, wanted: &[usize]) -> Result<ProjectStatus, BuildError> {
     let options = DecisionOptions { dry_run: true, ..DecisionOptions::default() };
     let records = Records::open(&project.output, false)?;
-    let mut judge = Judge { project, options: &options, wanted: wanted.to_vec(), records };
+    let mut context =
+        DecisionContext { project, options: &options, wanted: wanted.to_vec(), records };
     let mut images: Vec<ImageStatus> = Vec::new();
     // Images that these need come first, because their state affects that of the others.
     for index in project.with_needs(wanted) {
@@ -106,12 +107,12 @@ pub fn project_status(project: &Project, wanted: &[usize]) -> Result<ProjectStat
             let mut due = images.iter().filter(|image| image.index == need);
             due.any(|image| matches!(image.state, ResultState::Due | ResultState::Missing))
         };
-        let status = image_status(&mut judge, index, is_due);
+        let status = image_status(&mut context, index, is_due);
         images.push(status);
     }
     images.retain(|image| wanted.contains(&image.index));
     images.sort_by_key(|image| image.index);
-    let records = &mut judge.records;
+    let records = &mut context.records;
     let leftovers = leftovers::leftovers(records, project);
     let leftovers = leftovers.into_iter().map(|leftover| leftover_status(records, leftover));
     let leftovers = leftovers.collect();
@@ -123,38 +124,38 @@ pub fn project_status(project: &Project, wanted: &[usize]) -> Result<ProjectStat
 }
 
 fn image_status(
-    judge: &mut Judge<'_>,
+    context: &mut DecisionContext<'_>,
     index: usize,
     is_due: impl Fn(usize) -> bool,
 ) -> ImageStatus {
-    let member = &judge.project.images()[index];
-    let record = judge.records.read(&member.name);
+    let member = &context.project.images()[index];
+    let record = context.records.read(&member.name);
     let planned = member.image.plan().map_err(BuildError::from);
-    let judged = planned.and_then(|_| {
-        let inputs = judge.inputs(index)?;
-        judge.judge(index, &inputs, is_due)
+    let decision = planned.and_then(|_| {
+        let inputs = context.inputs(index)?;
+        context.decide(index, &inputs, is_due)
     });
     let is_missing =
         |reason: &BuildReason| matches!(reason, BuildReason::NotBuilt | BuildReason::Missing(_));
-    let (state, reasons, other_layers) = match judged {
+    let (state, reasons, other_layers) = match decision {
         Err(error) => (ResultState::Failed, vec![describe(&error)], Vec::new()),
-        Ok(judged) => {
-            let state = match judged.reasons.as_slice() {
-                [] if judged.rolled_back => ResultState::RolledBack,
+        Ok(decision) => {
+            let state = match decision.reasons.as_slice() {
+                [] if decision.rolled_back => ResultState::RolledBack,
                 [] => ResultState::UpToDate,
                 reasons if reasons.iter().any(is_missing) => ResultState::Missing,
                 _ => ResultState::Due,
             };
-            let reasons = judged.reasons.iter().map(ToString::to_string).collect();
-            (state, reasons, judged.other_layers)
+            let reasons = decision.reasons.iter().map(ToString::to_string).collect();
+            (state, reasons, decision.other_layers)
         }
     };
     let layer = record.as_ref().and_then(|record| record.layers.first().cloned());
-    let base = layer.map(|layer| base_status(judge, layer, index));
-    let mut kept: Vec<KeptResult> = kept::kept(&judge.records, &member.name);
+    let base = layer.map(|layer| base_status(context, layer, index));
+    let mut kept: Vec<KeptResult> = kept::kept(&context.records, &member.name);
     kept.retain(|kept| Some(kept.record.number) != record.as_ref().map(|record| record.number));
     let kept = kept.into_iter().map(|result| KeptStatus {
-        needed_by: needed_by(&mut judge.records, &result.record),
+        needed_by: needed_by(&mut context.records, &result.record),
         result,
     });
     let kept = kept.collect();
@@ -174,10 +175,10 @@ fn needed_by(records: &mut Records, lower: &Record) -> Vec<String> {
     names
 }
 
-fn base_status(judge: &mut Judge<'_>, layer: LayerRecord, index: usize) -> BaseStatus {
-    let project = judge.project;
-    let file = judge.layers(index).into_iter().next();
-    let digest = file.as_ref().and_then(|file| judge.records.digest(file).ok());
+fn base_status(context: &mut DecisionContext<'_>, layer: LayerRecord, index: usize) -> BaseStatus {
+    let project = context.project;
+    let file = context.layers(index).into_iter().next();
+    let digest = file.as_ref().and_then(|file| context.records.digest(file).ok());
     let image = project
         .images()
         .iter()

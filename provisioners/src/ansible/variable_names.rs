@@ -107,8 +107,9 @@ impl RoleNames {
             let suffix = path.extension().unwrap_or_default();
             let is_module = MODULE_FOLDERS.iter().any(|folder| part == *folder);
             self.any |= suffix == "py" && !is_module;
+            let has_templates = text.contains("template");
             self.any |= ["yml", "yaml", ""].iter().any(|yaml| suffix == *yaml)
-                && text.lines().any(|line| leads_outside(line, text.contains("template")));
+                && text.lines().any(|line| leads_outside(line, has_templates));
         }
         Ok(())
     }
@@ -117,7 +118,8 @@ impl RoleNames {
     fn add_words(&mut self, text: &str) {
         for (at, word) in words(text) {
             self.any |= ANY_WORDS.contains(&word.trim_start_matches("with_"))
-                || word == "vars" && is_access(&text[at + word.len()..]);
+                || word == "vars" && is_access(&text[at + word.len()..])
+                || word == "template" && text[at + word.len()..].starts_with(['\'', '"']);
             if !self.words.contains(word) {
                 self.words.insert(word.to_owned());
             }

@@ -295,6 +295,7 @@ fn all_variables_count_for_a_role_that_may_use_any() {
         "debug: msg={{ lookup('ansible.builtin.vars', n) }}",
         "debug: msg={{ hostvars[inventory_hostname] }}",
         "debug: msg={{ q('varnames', '^x') }}",
+        "debug: msg={{ lookup('template', '/srv/x.j2') }}",
         "include_tasks: '{{ name }}.yml'",
         "include_tasks: /srv/tasks.yml",
         "include: \"/srv/tasks.yml\"",

@@ -29,7 +29,7 @@ pub struct DecisionOptions {
 
 /// A project and the records of its images.
 #[derive(Debug)]
-pub(super) struct Judge<'a> {
+pub(super) struct DecisionContext<'a> {
     pub(super) project: &'a Project,
     pub(super) options: &'a DecisionOptions,
     /// Indices of the requested images.
@@ -37,7 +37,7 @@ pub(super) struct Judge<'a> {
     pub(super) records: Records,
 }
 
-impl Judge<'_> {
+impl DecisionContext<'_> {
     /// Returns the inputs of an image, with those of this process: environment and options.
     pub(super) fn inputs(&self, index: usize) -> Result<Inputs, BuildError> {
         let mut inputs = project_inputs(self.project, index)?;
@@ -49,7 +49,7 @@ impl Judge<'_> {
 
     /// Returns whether an image is up to date. In a dry run, `is_due` returns whether an image that
     /// it needs would be built before.
-    pub(super) fn judge(
+    pub(super) fn decide(
         &mut self,
         index: usize,
         inputs: &Inputs,
@@ -74,7 +74,7 @@ impl Judge<'_> {
             }
         }
         let is_wanted = self.wanted.contains(&index);
-        let mut judged = decide(
+        let mut decision = decide(
             &mut self.records,
             &member.name,
             inputs,
@@ -83,16 +83,16 @@ impl Judge<'_> {
             // Options that a needed image was built with are no reason to build it again.
             is_wanted,
         )?;
-        if self.options.rebase && judged.reasons.is_empty() {
+        if self.options.rebase && decision.reasons.is_empty() {
             let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
-            judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
+            decision.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
         }
         if self.is_elsewhere(index) {
-            judged.reasons = vec![BuildReason::Elsewhere];
-        } else if self.options.force && is_wanted && judged.reasons.is_empty() {
-            judged.reasons.push(BuildReason::Forced);
+            decision.reasons = vec![BuildReason::Elsewhere];
+        } else if self.options.force && is_wanted && decision.reasons.is_empty() {
+            decision.reasons.push(BuildReason::Forced);
         }
-        Ok(judged)
+        Ok(decision)
     }
 
     /// Returns whether the image is built to another file than its artifacts.
