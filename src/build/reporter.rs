@@ -62,8 +62,13 @@ pub trait Reporter: Send + Sync {
 /// A change in the state of an image of a project.
 #[derive(Debug, Clone, Copy)]
 pub enum ImageEvent<'a> {
-    /// It is up to date; its layers may have changed since it was built.
-    Current(Option<&'a OutdatedLayers>),
+    /// It is up to date, or not built because it was rolled back.
+    Current {
+        /// Whether it stays as it is because it was rolled back.
+        rolled_back: bool,
+        /// Layers that have changed since it was built.
+        older: Option<&'a OutdatedLayers>,
+    },
     /// It is out of date, in a dry run.
     Due(&'a [BuildReason]),
     /// Its build starts.

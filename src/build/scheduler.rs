@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use provisioners::Project;
-use provisioners::image::{ImageLocation, Inputs, Layers, manifest_path};
+use provisioners::image::{Inputs, manifest_path};
 use serde_json::Value;
 
 use super::children::{ChildEvent, Children};
+use super::decision::{DecisionContext, DecisionOptions};
 use super::error::BuildError;
-use super::options::source_date_epoch;
-use super::record::{COMMAND_LINE_KEY, LayerRecord, Record, Records};
+use super::kept::{self, PreparedResult};
+use super::leftovers;
+use super::promote::record_elsewhere;
+use super::record::{LayerRecord, OutputRecord, Record, RecordError, Records};
 use super::reporter::{ImageEvent, Reporter};
-use super::staleness::{BuildDecision, BuildReason, changed_lower_paths, decide};
+use super::staleness::{BuildDecision, BuildReason, changed_lower_paths};
 use crate::manifest::lower::DriftKind;
 use crate::sandbox::Signals;
 use crate::text::error::describe;
@@ -24,18 +27,8 @@ use crate::text::error::describe;
 pub struct ScheduleOptions {
     /// Number of images to build in parallel.
     pub jobs: usize,
-    /// Whether to build the requested images even if they are up to date.
-    pub force: bool,
-    /// Whether to rebuild images whose layers have changed since they were built.
-    pub rebase: bool,
-    /// Whether to find the images to build, but not to build them.
-    pub dry_run: bool,
-    /// Options of the command line that affect the content of images; an input of each requested
-    /// image. They do not apply to images that these need.
-    pub command_line: String,
-    /// Whether the requested image is built to a file that is not one of its artifacts. It is then
-    /// always built, and its artifacts and its record are not changed.
-    pub elsewhere: bool,
+    /// What affects the decision which images are built.
+    pub decision: DecisionOptions,
     /// Whether the builds of requested images write manifests.
     pub manifest: bool,
     /// Returns the command that builds the image of this name in a child process. The child writes
@@ -66,9 +59,13 @@ pub enum ImageState {
         layers: Vec<LayerRecord>,
         /// Why it is built.
         reasons: Vec<BuildReason>,
+        /// Its previous result.
+        previous: Option<PreparedResult>,
     },
-    /// Up to date.
+    /// Up to date, or not built because it was rolled back.
     Current {
+        /// Whether it stays as it is because it was rolled back.
+        rolled_back: bool,
         /// Layers that have changed since it was built.
         older: Option<OutdatedLayers>,
     },
@@ -134,18 +131,19 @@ pub fn build_project(
         let reporter = reporter.clone();
         Arc::new(move |_: usize, line: &str| reporter.child_line(line))
     };
+    let records = Records::open(&project.output, !options.decision.dry_run)?;
     let mut run = ProjectBuild {
         project,
         options,
         reporter: &**reporter,
-        wanted,
+        context: DecisionContext { project, options: &options.decision, wanted, records },
         order,
-        records: Records::open(&project.output, !options.dry_run)?,
         states: project.images().iter().map(|_| ImageState::Waiting).collect(),
         children: Children::new(&signals, listener),
     };
     let start = Instant::now();
     run.run()?;
+    run.prune()?;
     let mut images = Vec::new();
     for index in run.order {
         images.push((index, std::mem::replace(&mut run.states[index], ImageState::Waiting)));
@@ -158,11 +156,9 @@ struct ProjectBuild<'a> {
     project: &'a Project,
     options: &'a ScheduleOptions,
     reporter: &'a dyn Reporter,
-    /// Indices of the requested images.
-    wanted: Vec<usize>,
+    context: DecisionContext<'a>,
     /// Indices of the requested images and of those they need, in dependency order.
     order: Vec<usize>,
-    records: Records,
     states: Vec<ImageState>,
     children: Children<'a>,
 }
@@ -176,15 +172,27 @@ impl ProjectBuild<'_> {
                 return Ok(());
             }
             match self.children.wait()? {
-                ChildEvent::Interrupted(signal) => return Err(BuildError::Interrupted(signal)),
+                ChildEvent::Interrupted(signal) => {
+                    for index in self.order.clone() {
+                        if let ImageState::Running { previous: Some(_), .. } = self.states[index] {
+                            self.release(index)?;
+                        }
+                    }
+                    return Err(BuildError::Interrupted(signal));
+                }
                 ChildEvent::Ended { number, status, report, took } => {
                     let state = std::mem::replace(&mut self.states[number], ImageState::Waiting);
-                    let ImageState::Running { inputs, layers, reasons } = state else { continue };
+                    let ImageState::Running { inputs, layers, reasons, previous } = state else {
+                        continue;
+                    };
                     self.states[number] = if status.success() {
-                        let reports = self.record(number, inputs, layers, &report)?;
+                        let reports = self.record(number, inputs, layers, previous, &report)?;
                         self.report(number, ImageEvent::Built { reports: &reports, took });
                         ImageState::Built { reasons, took, reports }
                     } else {
+                        if previous.is_some() {
+                            self.release(number)?;
+                        }
                         let code = status.code().and_then(|code| u8::try_from(code).ok());
                         let (error, killed) = child_error(&report, status);
                         self.report(
@@ -223,11 +231,12 @@ impl ProjectBuild<'_> {
                 )
             };
             // After a failure, running builds continue, but no others are started.
-            let broken = self.states.iter().any(|state| matches!(state, ImageState::Failed { .. }));
+            let broken = !self.options.decision.dry_run
+                && self.states.iter().any(|state| matches!(state, ImageState::Failed { .. }));
             if !needs.iter().all(ready) || broken || self.children.len() >= self.options.jobs {
                 continue;
             }
-            let (inputs, judged, layers) = match self.prepare(index) {
+            let (inputs, decision, layers) = match self.prepare(index) {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     let error = describe(&error);
@@ -236,15 +245,15 @@ impl ProjectBuild<'_> {
                     continue;
                 }
             };
-            if judged.reasons.is_empty() {
-                self.set_current(index, judged);
-            } else if self.options.dry_run {
-                self.report(index, ImageEvent::Due(&judged.reasons));
+            if decision.reasons.is_empty() {
+                self.set_current(index, decision);
+            } else if self.options.decision.dry_run {
+                self.report(index, ImageEvent::Due(&decision.reasons));
                 self.warn_about_roles(index)?;
-                self.states[index] = ImageState::Due { reasons: judged.reasons };
+                self.states[index] = ImageState::Due { reasons: decision.reasons };
             } else {
-                self.report(index, ImageEvent::Building(&judged.reasons));
-                self.start_child(index, inputs, layers, judged.reasons)?;
+                self.report(index, ImageEvent::Building(&decision.reasons));
+                self.start_child(index, inputs, layers, decision.reasons)?;
             }
         }
         Ok(())
@@ -264,93 +273,34 @@ impl ProjectBuild<'_> {
         &mut self,
         index: usize,
     ) -> Result<(Inputs, BuildDecision, Vec<LayerRecord>), BuildError> {
-        let inputs = self.inputs(index)?;
-        let judged = self.judge(index, &inputs)?;
+        let inputs = self.context.inputs(index)?;
+        let states = &self.states;
+        let is_due = |need: usize| matches!(states[need], ImageState::Due { .. });
+        let decision = self.context.decide(index, &inputs, is_due)?;
         // Fails for a missing layer before the build starts.
-        let layers = match self.options.dry_run || judged.reasons.is_empty() {
+        let layers = match self.options.decision.dry_run || decision.reasons.is_empty() {
             true => Vec::new(),
-            false => self.records.layers(&self.layers(index))?,
+            false => {
+                let layers = self.context.layers(index);
+                self.context.records.layers(&layers)?
+            }
         };
-        Ok((inputs, judged, layers))
-    }
-
-    fn inputs(&self, index: usize) -> Result<Inputs, BuildError> {
-        let image = &self.project.images()[index].image;
-        let mut inputs = image.inputs()?;
-        if let Some(epoch) = source_date_epoch(image.source_date_epoch)? {
-            inputs.insert("source_date_epoch".to_owned(), epoch.to_string());
-        }
-        if self.wanted.contains(&index) && !self.options.command_line.is_empty() {
-            inputs.insert(COMMAND_LINE_KEY.to_owned(), self.options.command_line.clone());
-        }
-        Ok(inputs)
-    }
-
-    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<BuildDecision, BuildError> {
-        let member = &self.project.images()[index];
-        let mut layers = self.layers(index);
-        let mut due = Vec::new();
-        if self.options.dry_run {
-            // The files of images to be built are missing or outdated now.
-            for &need in &member.needs {
-                if matches!(self.states[need], ImageState::Due { .. }) {
-                    due.extend(self.project.images()[need].files());
-                }
-            }
-            if let Some(missing) =
-                layers.iter().find(|l| !due.contains(l) && !ImageLocation::of(l).file.exists())
-            {
-                return Err(BuildError::LayerNotFound(missing.clone()));
-            }
-            due.retain(|file| layers.contains(file));
-            if due.iter().any(|file| !file.exists()) {
-                layers.clear();
-            }
-        }
-        let mut compared = inputs.clone();
-        if !self.wanted.contains(&index)
-            && let Some(mut record) = self.records.read(&member.name)
-            && let Some(options) = record.inputs.remove(COMMAND_LINE_KEY)
-        {
-            // Options that a needed image was built with are no reason to build it again.
-            compared.insert(COMMAND_LINE_KEY.to_owned(), options);
-        }
-        let mut judged =
-            decide(&mut self.records, &member.name, &compared, &layers, self.options.rebase)?;
-        if self.options.rebase && judged.reasons.is_empty() {
-            let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
-            judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
-        }
-        if self.is_elsewhere(index) {
-            judged.reasons = vec![BuildReason::Elsewhere];
-        } else if self.options.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
-            judged.reasons.push(BuildReason::Forced);
-        }
-        Ok(judged)
-    }
-
-    /// Returns whether the image is built to another file than its artifacts.
-    fn is_elsewhere(&self, index: usize) -> bool {
-        self.options.elsewhere && self.wanted.contains(&index)
-    }
-
-    fn layers(&self, index: usize) -> Vec<PathBuf> {
-        let source = &self.project.images()[index].image.source;
-        source.layers().map(Layers::paths).unwrap_or_default()
+        Ok((inputs, decision, layers))
     }
 
     /// Marks an image as up to date, and reports layers that have changed since it was built.
-    fn set_current(&mut self, index: usize, judged: BuildDecision) {
+    fn set_current(&mut self, index: usize, decision: BuildDecision) {
         let member = &self.project.images()[index];
         let mut older = None;
-        if !judged.other_layers.is_empty() {
+        if !decision.other_layers.is_empty() {
             let manifest = member.image.outputs.first().map(|(path, _)| manifest_path(path));
-            let paths =
-                manifest.and_then(|manifest| changed_lower_paths(&manifest, &self.layers(index)));
-            older = Some(OutdatedLayers { layers: judged.other_layers, paths });
+            let paths = manifest
+                .and_then(|manifest| changed_lower_paths(&manifest, &self.context.layers(index)));
+            older = Some(OutdatedLayers { layers: decision.other_layers, paths });
         }
-        self.report(index, ImageEvent::Current(older.as_ref()));
-        self.states[index] = ImageState::Current { older };
+        let rolled_back = decision.rolled_back;
+        self.report(index, ImageEvent::Current { rolled_back, older: older.as_ref() });
+        self.states[index] = ImageState::Current { rolled_back, older };
     }
 
     fn report(&self, index: usize, event: ImageEvent<'_>) {
@@ -369,18 +319,49 @@ impl ProjectBuild<'_> {
         });
         let alone = self.options.jobs == 1 || others.count() == 1;
         let command = (self.options.child)(&self.project.images()[index].name);
+        let previous = self.previous(index);
         self.children.start(index, command, alone)?;
-        self.states[index] = ImageState::Running { inputs, layers, reasons };
+        self.states[index] = ImageState::Running { inputs, layers, reasons, previous };
         Ok(())
     }
 
-    /// Writes the record of an image whose artifacts were built, and returns the reports about its
-    /// artifacts.
+    /// Links the result that the build of an image replaces, if it is to be kept.
+    fn previous(&mut self, index: usize) -> Option<PreparedResult> {
+        let member = &self.project.images()[index];
+        if member.image.keep <= 1 || self.context.is_elsewhere(index) {
+            return None;
+        }
+        match kept::prepare(&mut self.context.records, &member.name) {
+            Ok(previous) => previous,
+            Err(error) => {
+                warn_not_kept(self.reporter, &member.name, &error);
+                None
+            }
+        }
+    }
+
+    /// Removes the links of the result of an image whose build did not succeed.
+    fn release(&mut self, index: usize) -> Result<(), BuildError> {
+        let name = &self.project.images()[index].name;
+        Ok(kept::release(&mut self.context.records, name)?)
+    }
+
+    /// Removes the kept results that are too many, after a build.
+    fn prune(&mut self) -> Result<(), BuildError> {
+        if self.states.iter().any(|state| matches!(state, ImageState::Built { .. })) {
+            kept::prune(&mut self.context.records, |name| self.project.keep(name))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record of an image that was built, keeps its previous result, and returns the
+    /// reports about its artifacts.
     fn record(
         &mut self,
         index: usize,
         inputs: Inputs,
         layers: Vec<LayerRecord>,
+        previous: Option<PreparedResult>,
         report: &[u8],
     ) -> Result<Vec<Value>, BuildError> {
         let name = &self.project.images()[index].name;
@@ -388,30 +369,59 @@ impl ProjectBuild<'_> {
             .into_iter::<Value>()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| BuildError::ChildReport { image: name.clone(), source })?;
-        if self.is_elsewhere(index) {
+        let outputs = self.outputs(index, &reports)?;
+        let is_elsewhere = self.context.is_elsewhere(index);
+        let records = &mut self.context.records;
+        let file = &self.project.file;
+        if is_elsewhere {
+            let record = Record::new(file, 0, inputs, layers, outputs);
+            record_elsewhere(records, name, record)?;
             return Ok(reports);
         }
-        let writes_manifest = self.options.manifest || !self.wanted.contains(&index);
-        let before = self.records.read(name).map(|record| record.outputs).unwrap_or_default();
-        let mut made = Vec::new();
-        for report in &reports {
+        if let Some(previous) = previous
+            && let Err(error) = kept::keep(records, name, previous)
+        {
+            warn_not_kept(self.reporter, name, &error);
+        }
+        let before = records.read(name);
+        let number = kept::next_number(records, name, before.as_ref().map(|record| record.number));
+        let record = Record::new(file, number, inputs, layers, outputs);
+        let before = before.map(|record| record.outputs).unwrap_or_default();
+        let leftovers = leftovers::note(records, name, before, &record)?;
+        records.write(name, &record)?;
+        kept::remove_copies(records, name, &record)?;
+        for file in leftovers {
+            self.report(index, ImageEvent::Leftover(&self.context.records.artifact(&file)));
+        }
+        Ok(reports)
+    }
+
+    /// Returns the records of the files that a build has written.
+    fn outputs(
+        &mut self,
+        index: usize,
+        reports: &[Value],
+    ) -> Result<Vec<OutputRecord>, BuildError> {
+        let writes_manifest = self.options.manifest || !self.context.wanted.contains(&index);
+        let records = &mut self.context.records;
+        let mut outputs = Vec::new();
+        for report in reports {
             let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
             let output = PathBuf::from(text("output"));
             let manifest = manifest_path(&output);
-            made.push(self.records.output(&output, text("sha256"))?);
+            outputs.push(records.output(&output, text("sha256"))?);
             if manifest.exists() && writes_manifest {
-                let digest = self.records.digest(&manifest)?;
-                made.push(self.records.output(&manifest, digest)?);
+                let digest = records.digest(&manifest)?;
+                outputs.push(records.output(&manifest, digest)?);
             }
         }
-        let stale = before.into_iter().map(|old| old.file);
-        let stale = stale.filter(|file| made.iter().all(|new| new.file != *file));
-        for file in stale.map(|file| self.project.output.join(file)).filter(|file| file.exists()) {
-            self.report(index, ImageEvent::Leftover(&file));
-        }
-        self.records.write(name, &Record::new(inputs, layers, made))?;
-        Ok(reports)
+        Ok(outputs)
     }
+}
+
+fn warn_not_kept(reporter: &dyn Reporter, name: &str, error: &RecordError) {
+    let error = describe(error);
+    reporter.warning(&format!("{name}: the previous result is not kept: {error}"));
 }
 
 /// Returns the error of a child process, from its report or its exit status, and whether a signal

@@ -1,12 +1,13 @@
 //! Checks whether an image is up to date, and if not, why.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use fs_model::layer::squashfs::CacheOptions;
 use provisioners::image::Inputs;
 
-use super::record::{LayerRecord, Record, RecordError, Records};
+use super::record::{COMMAND_LINE_KEY, LayerRecord, Record, RecordError, Records};
 use crate::manifest::lower::{self, DriftKind};
 
 /// The reason why an image is built.
@@ -82,10 +83,14 @@ pub struct BuildDecision {
     pub reasons: Vec<BuildReason>,
     /// The layers that differ from those that it was built on.
     pub other_layers: Vec<String>,
+    /// Whether the image stays as it is although its inputs differ from those of its build, because
+    /// a rollback put it back and they have not changed since.
+    pub rolled_back: bool,
 }
 
 /// Checks whether the image `name` is up to date. `inputs` are its present inputs and `layers` the
-/// files of its layers, which must exist.
+/// files of its layers, which must exist. Without `options`, options of the command line that it
+/// was built with are no reason to build it.
 ///
 /// # Errors
 /// Fails if a layer cannot be read.
@@ -95,27 +100,22 @@ pub fn decide(
     inputs: &Inputs,
     layers: &[PathBuf],
     rebase: bool,
+    options: bool,
 ) -> Result<BuildDecision, RecordError> {
     let Some(record) = records.read(name) else {
-        return Ok(BuildDecision {
-            reasons: vec![BuildReason::NotBuilt],
-            other_layers: Vec::new(),
-        });
+        return Ok(BuildDecision { reasons: vec![BuildReason::NotBuilt], ..Default::default() });
     };
-    let mut reasons = Vec::new();
-    if record.overcoat != env!("CARGO_PKG_VERSION") {
-        reasons.push(BuildReason::Version(record.overcoat.clone()));
-    }
-    let names: std::collections::BTreeSet<_> = record.inputs.keys().chain(inputs.keys()).collect();
-    for part in names {
-        let (before, now) = (record.inputs.get(part), inputs.get(part));
-        if before != now {
-            reasons.push(BuildReason::Changed {
-                name: part.clone(),
-                before: before.cloned(),
-                now: now.cloned(),
-            });
-        }
+    let mut reasons = changes(&record.overcoat, &record.inputs, inputs, options);
+    let mut rolled_back = false;
+    if let Some(state) = record.rolled_back.as_ref().filter(|_| !reasons.is_empty()) {
+        let changes = |before| changes(&state.overcoat, before, inputs, options);
+        let since: Vec<_> = state.inputs.iter().map(changes).collect();
+        rolled_back = since.iter().any(Vec::is_empty);
+        reasons = match rolled_back {
+            true => Vec::new(),
+            // Since the rollback.
+            false => since.into_iter().next().unwrap_or(reasons),
+        };
     }
     for output in &record.outputs {
         match records.is_unchanged(output) {
@@ -128,12 +128,33 @@ pub fn decide(
     if rebase {
         reasons.extend(other_layers.iter().cloned().map(BuildReason::Layer));
     }
-    Ok(BuildDecision { reasons, other_layers })
+    rolled_back &= reasons.is_empty();
+    Ok(BuildDecision { reasons, other_layers, rolled_back })
+}
+
+/// Returns the changes of the version of overcoat and of the inputs of an image.
+fn changes(version: &str, before: &Inputs, now: &Inputs, options: bool) -> Vec<BuildReason> {
+    let mut reasons = Vec::new();
+    if version != env!("CARGO_PKG_VERSION") {
+        reasons.push(BuildReason::Version(version.to_owned()));
+    }
+    let names: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    for name in names.into_iter().filter(|name| options || *name != COMMAND_LINE_KEY) {
+        let (before, now) = (before.get(name), now.get(name));
+        if before != now {
+            reasons.push(BuildReason::Changed {
+                name: name.clone(),
+                before: before.cloned(),
+                now: now.cloned(),
+            });
+        }
+    }
+    reasons
 }
 
 /// Returns the layers whose content differs from the record. A layer with a new name is a changed
 /// input instead.
-fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
+pub(super) fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
     record
         .layers
         .iter()

@@ -16,8 +16,9 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use self::commands::{
-    base, boot, build, cat, check, completions, diff, doctor, du, extract, import, init, inspect,
-    ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
+    base, boot, build, cat, check, clean, completions, diff, doctor, du, extract, import, init,
+    inspect, ls, man, mount, mount_helper, promote, rollback, run, schema, seal, serve, stat,
+    status, tree, umount,
 };
 use self::ui::error::CommandError;
 use self::ui::stdout::wants_colours;
@@ -54,6 +55,27 @@ enum CliCommand {
     /// that it produced is missing or changed. `--explain` prints the reasons. With --output, one
     /// named image is built to another file, and its artifacts stay as they are.
     Build(build::Args),
+    /// Show which images of a project are out of date, and why
+    ///
+    /// Lists each image with its base, size, digest and age, the earlier results that are kept, and
+    /// leftovers: files that no image makes any more.
+    Status(status::Args),
+    /// Put the previous result of an image back
+    ///
+    /// A build keeps the result that it replaces. The image then stays as it is until its inputs
+    /// change; `overcoat build --force NAME` builds it again. A second rollback goes further back.
+    Rollback(rollback::Args),
+    /// Replace an artifact by a file that `build -o` has written
+    ///
+    /// The file is moved, with its manifest. The replaced result is kept, and the next build does
+    /// not build the image again if its inputs have not changed since the file was built.
+    Promote(promote::Args),
+    /// Remove files that no image makes any more
+    ///
+    /// Removes files that earlier builds have recorded as their own, and kept results that are too
+    /// many or of images that the project does not have any more. Files that were changed after the
+    /// build stay.
+    Clean(clean::Args),
     /// Run a command in a root made of a base and overlays
     ///
     /// Changes are kept in memory and discarded when the command ends, unless --save writes them
@@ -157,6 +179,10 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         CliCommand::Build(args) => build::run(&ui, &args),
+        CliCommand::Status(args) => status::run(&ui, &args),
+        CliCommand::Rollback(args) => rollback::run(&ui, &args),
+        CliCommand::Promote(args) => promote::run(&ui, &args),
+        CliCommand::Clean(args) => clean::run(&ui, &args),
         CliCommand::Run(args) => run::run(&ui, &args),
         CliCommand::Shell(args) => run::shell(&ui, &args),
         CliCommand::Mount(args) => mount::run(&ui, &args),

@@ -18,6 +18,11 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// Returns the first digits of a digest, which identify one of a few files.
+pub(crate) fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
 /// Returns the SHA-256 of everything that `reader` returns.
 ///
 /// # Errors

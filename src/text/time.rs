@@ -12,9 +12,42 @@ pub(crate) fn minute(seconds: i64, between: &str) -> String {
     }
 }
 
+/// Formats how long ago a time in seconds since 1970 was: `just now`, `5 min ago`, `3 h ago`,
+/// `2 days ago`. A time in the future is `just now`.
+pub(crate) fn ago(seconds: i64) -> String {
+    ago_at(seconds, Timestamp::now().as_second())
+}
+
+fn ago_at(seconds: i64, now: i64) -> String {
+    let minutes = now.saturating_sub(seconds).max(0) / 60;
+    match (minutes, minutes / 60, minutes / 60 / 24) {
+        (0, ..) => "just now".to_owned(),
+        (_, 0, _) => format!("{minutes} min ago"),
+        (_, hours, 0 | 1) => format!("{hours} h ago"),
+        (.., days) => format!("{days} days ago"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_have_one_unit() {
+        for (age, text) in [
+            (-5, "just now"),
+            (59, "just now"),
+            (60, "1 min ago"),
+            (3599, "59 min ago"),
+            (3600, "1 h ago"),
+            (48 * 3600 - 1, "47 h ago"),
+            (48 * 3600, "2 days ago"),
+            (400 * 24 * 3600, "400 days ago"),
+        ] {
+            assert_eq!(ago_at(1_700_000_000, 1_700_000_000 + age), text);
+        }
+        assert_eq!(ago_at(i64::MAX, i64::MIN), "just now");
+    }
 
     #[test]
     fn times_are_formatted() {

@@ -75,6 +75,11 @@ fn images_of_a_project_are_completed_by_name() {
             "<build><site><discovery>",
             "{shell}"
         );
+        for command in ["rollback", "status", "promote ../base.squashfs"] {
+            let given = completed(&stage, shell, "site", &format!("{command} dis"));
+            let command = command.replace(' ', "><");
+            assert_eq!(given, format!("<{command}><discovery>"), "{shell}");
+        }
         let given = completed(&stage, shell, "", "build -p site/overcoat.yml bo");
         assert_eq!(given, "<build><-p><site/overcoat.yml><boot>", "{shell}");
     }

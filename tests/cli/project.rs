@@ -282,6 +282,7 @@ fn termination_of_a_build_ends_all_its_processes() {
         assert!(family.len() > 8, "{family:?}");
         // A second build is rejected meanwhile.
         site.run(who, &[]).code(2).stderr_has(&["another `overcoat build` is running"]);
+        site.finish(who, "clean", &[]).code(2).stderr_has(&["another `overcoat build` is running"]);
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         child.wait().unwrap();
         within(LIMIT, "all processes have ended", || alive(&family).is_empty());

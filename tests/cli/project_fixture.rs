@@ -89,6 +89,24 @@ impl Site {
         command
     }
 
+    /// Returns a command of `who` that runs a subcommand with the project file.
+    pub(crate) fn subcommand(&self, who: Who, name: &str, arguments: &[&str]) -> Command {
+        let mut command = self.stage.overcoat(who);
+        command.arg(name).arg("--project").arg(self.file(who)).args(arguments);
+        command
+    }
+
+    /// Runs a subcommand with the project file.
+    pub(crate) fn finish(&self, who: Who, name: &str, arguments: &[&str]) -> Finished {
+        finish(&mut self.subcommand(who, name, arguments))
+    }
+
+    /// Runs a subcommand with the project file and `--json`, and returns its output.
+    pub(crate) fn json(&self, who: Who, name: &str, arguments: &[&str]) -> Value {
+        let finished = self.finish(who, name, &[arguments, &["--json"]].concat()).ok();
+        serde_json::from_slice(&finished.stdout).unwrap()
+    }
+
     /// Returns the project file of `who`.
     pub(crate) fn file(&self, who: Who) -> PathBuf {
         self.stage.path(format!("project/{who:?}.yml"))

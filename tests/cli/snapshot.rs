@@ -63,6 +63,49 @@ impl Transcript {
     }
 }
 
+/// Replaces what differs between machines: digests by a number for each digest, sizes and ages.
+/// Columns are separated by two spaces, because their widths depend on these. Steps of the clean-up
+/// are removed, because only slow ones are reported.
+pub(crate) fn without_digests_sizes_and_ages(text: &str) -> String {
+    let mut digests: Vec<String> = Vec::new();
+    let lines = text.lines().filter(|line| !line.contains("] cleanup "));
+    lines.map(|line| comparable_line(line, &mut digests) + "\n").collect()
+}
+
+fn comparable_line(line: &str, digests: &mut Vec<String>) -> String {
+    const PUNCTUATION: [char; 6] = [',', ';', ':', '.', '(', ')'];
+    let line = line.replace("just now", "0 min ago");
+    let mut result = String::new();
+    let mut words = line.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let bare = word.trim_matches(PUNCTUATION);
+        let next = words.peek().map(|next| next.trim_matches(PUNCTUATION)).unwrap_or_default();
+        let is_hex = bare.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let mut word = word.to_owned();
+        if [12, 16].contains(&bare.len()) && is_hex {
+            let digest = &bare[..12];
+            let known = digests.iter().position(|other| other == digest);
+            let number = known.unwrap_or(digests.len());
+            if known.is_none() {
+                digests.push(digest.to_owned());
+            }
+            word = word.replace(bare, &format!("digest{}", number + 1));
+        } else if bare.parse::<f64>().is_ok() && ["bytes", "kB", "MB"].contains(&next) {
+            let unit = words.next().unwrap_or_default().replace(next, "SIZE");
+            word = word.replace(bare, "") + &unit;
+        } else if bare.parse::<u64>().is_ok() && next == "min" {
+            word = word.replace(bare, "N");
+        }
+        result += &word;
+        result.push(' ');
+    }
+    let mut result = result.trim_end().to_owned();
+    while !result.starts_with(' ') && result.contains("   ") {
+        result = result.replace("   ", "  ");
+    }
+    result
+}
+
 /// Removes the path of a folder from paths in a text, and replaces durations by `N`.
 pub(crate) fn plain(text: &str, folder: &Path) -> String {
     let text = text.replace(&format!("{}/", folder.display()).replace("//", "/"), "");

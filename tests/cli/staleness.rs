@@ -231,6 +231,8 @@ fn dry_run_lists_the_images_that_a_build_would_build() {
     for arguments in [&["-n"][..], &[]] {
         site.run(who, arguments).code(2).stderr_has(&["a: error: ", "nothing.squashfs"]);
     }
+    // A dry run continues after an image with a mistake.
+    site.run(who, &["-n"]).code(2).stderr_has(&["a: error: ", "b: error: "]);
     site.run(who, &["-n", "b"]).code(2).stderr_has(&[
         "b: error: ",
         "images.b.from: `./nothing.tar` does not exist",

@@ -1,5 +1,5 @@
-//! The layout of Ansible roles: which directories are roles, which other roles and files a role
-//! uses.
+//! The layout of Ansible roles: which directories are roles, which other roles, files and
+//! variables a role uses.
 //!
 //! The step that runs a role is [`crate::steps::ansible`].
 
@@ -10,3 +10,4 @@ pub(crate) mod review;
 pub(crate) mod role;
 pub(crate) mod tasks;
 pub(crate) mod used_roles;
+pub(crate) mod variable_names;

@@ -15,8 +15,9 @@ use crate::folder::Folder;
 pub(crate) struct UsedRoles {
     /// The role itself, then the roles that it names, recursively.
     pub(crate) roles: Vec<UsedRole>,
-    /// Whether a name is only known at run time: then `roles` has all roles that it may be.
-    pub(crate) may_be_any: bool,
+    /// Whether `roles` are all roles that run. Otherwise a name is only known at run time, and
+    /// `roles` has all roles that it may be, or a role is installed on the host.
+    pub(crate) is_complete: bool,
 }
 
 /// A role that runs.
@@ -39,7 +40,7 @@ impl UsedRoles {
     ///
     /// Fails if a file of one of the roles cannot be read.
     pub(crate) fn find(first: &Path) -> Result<Self, ConfigError> {
-        let mut found = Self { roles: Vec::new(), may_be_any: false };
+        let mut found = Self { roles: Vec::new(), is_complete: true };
         let mut todo = vec![(first.to_owned(), String::new())];
         let mut seen = BTreeSet::new();
         while let Some((folder, prefix)) = todo.pop() {
@@ -55,9 +56,10 @@ impl UsedRoles {
                     roles_named_in(&folder, Path::new(&file), false, &mut names)?;
                 }
             }
-            found.may_be_any |= names.contains(&RoleName::Any);
             for name in names {
-                todo.extend(resolve(first, (&folder, &prefix), &name));
+                let roles = resolve(first, (&folder, &prefix), &name);
+                found.is_complete &= name != RoleName::Any && !roles.is_empty();
+                todo.extend(roles);
             }
             found.roles.push(UsedRole { folder, prefix, outside });
         }

@@ -4,10 +4,11 @@
 //! - Equal inputs give an equal image, except for two things that the inputs do not contain: what
 //!   a mirror serves under the same names, which is only known after a download, and the content of
 //!   layers, which the caller compares. The names of layers are inputs.
+//! - A variable is an input if a provisioner declares it or an Ansible role can use it.
 //! - Each input has a name that a user understands, and a value: text or a digest.
 //! - Settings that do not change the result (proxies, the size of the upper) are not inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -56,9 +57,11 @@ impl Image {
         add("cleanup", names.join(", "));
         let named: Vec<String> = provisioners.iter().map(|p| p.name().to_owned()).collect();
         add("provisioners", named.join(", "));
-        for (name, value) in self.variables.iter() {
-            add(&format!("variable {name}"), without_secret(name, value.to_string()));
-        }
+        let variables: Vec<(&str, String)> =
+            self.variables.iter().map(|(name, value)| (name, value.to_string())).collect();
+        let declares = |name: &str| provisioners.iter().any(|p| p.variables().get(name).is_some());
+        let mut used: BTreeSet<&str> =
+            variables.iter().map(|(name, _)| *name).filter(|name| declares(name)).collect();
         for (index, provisioner) in provisioners.iter().enumerate() {
             let name = provisioner.name();
             // Provisioners of different directories may have the same name: `a/common`, `b/common`.
@@ -67,9 +70,14 @@ impl Image {
                 0 => name.to_owned(),
                 n => format!("{name} ({})", n + 1),
             };
-            for (file, digest) in provisioner.inputs()? {
+            let (files, names) = provisioner.inputs_and_names()?;
+            for (file, digest) in files {
                 add(&format!("{name}: {file}"), digest.to_string());
             }
+            used.extend(names.into_iter().flat_map(|names| names.used(&variables)));
+        }
+        for (name, value) in variables.into_iter().filter(|(name, _)| used.contains(name)) {
+            add(&format!("variable {name}"), without_secret(name, value));
         }
         Ok(parts)
     }

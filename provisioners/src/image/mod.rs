@@ -35,6 +35,9 @@ pub(crate) use source::ImageKind;
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
 pub use values::parse_size;
 
+/// The default of the key `keep`: the current result and the one before it.
+const DEFAULT_KEEP: u16 = 2;
+
 /// An image that was read and checked.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -56,6 +59,8 @@ pub struct Image {
     /// The time to use as the time of the build, in seconds since 1970. `SOURCE_DATE_EPOCH` of the
     /// environment takes precedence.
     pub source_date_epoch: Option<i64>,
+    /// Number of results that a project keeps of this image, with the current one.
+    pub keep: u16,
     /// Settings of `overcoat check`.
     pub check: CheckSettings,
     /// Directories of provisioners, in the order in which they run.
@@ -112,6 +117,7 @@ impl Image {
             apt_proxy: own.apt_proxy.or(all.apt_proxy.clone()),
             upper_size: own.upper_size.or(all.upper_size),
             source_date_epoch: own.source_date_epoch.or(all.source_date_epoch),
+            keep: own.keep.or(all.keep).unwrap_or(DEFAULT_KEEP),
             check: own.check.merged_with(&all.check),
             provisioners: named,
             variables,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::ArchiveSettings;
 use super::check::CheckSettings;
-use super::values::{epoch, keyword, proxy, size};
+use super::values::{epoch, keep, keyword, proxy, size};
 use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode};
@@ -43,6 +43,7 @@ pub(crate) struct CommonSettings {
     pub(super) apt_proxy: Option<String>,
     pub(super) upper_size: Option<u64>,
     pub(super) source_date_epoch: Option<i64>,
+    pub(super) keep: Option<u16>,
     pub(super) cleanup: CleanupSettings,
     pub(super) check: CheckSettings,
 }
@@ -55,6 +56,7 @@ impl CommonSettings {
             apt_proxy: fields.get("apt_proxy").map(proxy).transpose()?,
             upper_size: fields.get("upper_size").map(size).transpose()?,
             source_date_epoch: fields.get("source_date_epoch").map(epoch).transpose()?,
+            keep: fields.get("keep").map(keep).transpose()?,
             cleanup: CleanupSettings::parse(fields.get("cleanup"))?,
             check: CheckSettings::parse(fields.get("check"))?,
         })

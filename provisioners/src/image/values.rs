@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::config::error::Mistake;
 use crate::config::{YamlNode, join, nearest};
 
+/// Maximum of the key `keep`.
+const MAX_KEEP: u16 = 1000;
+
 /// Reads a list of paths relative to `folder`. `what` describes one in messages.
 pub(super) fn paths(
     node: Option<&YamlNode>,
@@ -75,6 +78,17 @@ pub(super) fn epoch(node: &YamlNode) -> Result<i64, Box<Mistake>> {
         node.mistake_with_help(
             format!("invalid time `{text}`"),
             "write seconds since 1970, as printed by `date +%s` or `git log -1 --format=%ct`",
+        )
+    })
+}
+
+/// Reads the number of results to keep.
+pub(super) fn keep(node: &YamlNode) -> Result<u16, Box<Mistake>> {
+    let text = node.text("a number of results")?;
+    text.parse().ok().filter(|number| (1..=MAX_KEEP).contains(number)).ok_or_else(|| {
+        node.mistake_with_help(
+            format!("invalid number of results `{text}`"),
+            format!("write a number from 1, which keeps only the current result, to {MAX_KEEP}"),
         )
     })
 }

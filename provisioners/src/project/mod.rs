@@ -119,6 +119,12 @@ impl Project {
         })
     }
 
+    /// Returns the number of results to keep of the image of this name; `None` if the project has
+    /// no such image.
+    pub fn keep(&self, name: &str) -> Option<u16> {
+        self.images.iter().find(|image| image.name == name).map(|image| image.image.keep)
+    }
+
     /// Returns the indices of these images and of all images that they need, in build order: each
     /// after the images that it needs.
     pub fn with_needs(&self, wanted: &[usize]) -> Vec<usize> {

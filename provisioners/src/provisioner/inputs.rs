@@ -16,10 +16,15 @@ use super::step_definition::StepDefinition;
 use crate::ansible::external::relative;
 use crate::ansible::paths::file_name;
 use crate::ansible::used_roles::UsedRoles;
+use crate::ansible::variable_names::RoleNames;
 use crate::config::ConfigError;
 use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, without_dots};
 use crate::steps::Action;
+use crate::steps::ansible::AnsibleRole;
 use crate::steps::files::is_keep;
+
+/// The names of files with their digests, in order.
+pub(super) type InputFiles = Vec<(String, Digest)>;
 
 /// Digests by file name.
 type FileDigests = BTreeMap<String, Digest>;
@@ -28,7 +33,7 @@ type FileDigests = BTreeMap<String, Digest>;
 pub(super) fn files_used_by(
     folder: &Folder,
     steps: &[StepDefinition],
-) -> Result<Vec<(String, Digest)>, ConfigError> {
+) -> Result<InputFiles, ConfigError> {
     let mut found = FileDigests::new();
     if folder.is_file(Path::new(FILE_NAME)) {
         add_file(folder, Path::new(FILE_NAME), &mut found)?;
@@ -58,7 +63,9 @@ fn add_action(
         Action::Packages(packages) => {
             packages.files().try_for_each(|path| add_file(folder, path, found))?;
         }
-        Action::Ansible(role) => add_roles(role.folder(), found)?,
+        Action::Ansible(role) => {
+            add_roles(role.folder(), found)?;
+        }
         Action::Removal(_)
         | Action::Groups(_)
         | Action::Users(_)
@@ -131,21 +138,31 @@ fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<
     Ok(())
 }
 
-/// Adds the files of a role and of the roles that it names. The input names of the latter begin
-/// with `../`.
-fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
+/// Returns all files of a role as [`files_used_by`], and the names in them.
+pub(super) fn files_and_names_of_role(
+    role: &AnsibleRole,
+) -> Result<(InputFiles, RoleNames), ConfigError> {
+    let mut found = FileDigests::new();
+    let used = add_roles(role.folder(), &mut found)?;
+    Ok((found.into_iter().collect(), RoleNames::read(&used)?))
+}
+
+/// Adds the files of a role and of the roles that it names, and returns these roles. The input
+/// names of the latter begin with `../`.
+fn add_roles(first: &Path, found: &mut FileDigests) -> Result<UsedRoles, ConfigError> {
     let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
-    for role in UsedRoles::find(first)?.roles {
+    let used = UsedRoles::find(first)?;
+    for role in &used.roles {
         add_folder(&Folder::from_host(&role.folder), &role.prefix, found)?;
-        for path in role.outside {
-            let name = relative(&from, &path).to_string_lossy().into_owned();
+        for path in &role.outside {
+            let name = relative(&from, path).to_string_lossy().into_owned();
             if path.is_dir() {
-                add_folder(&Folder::from_host(&path), &format!("{name}/"), found)?;
+                add_folder(&Folder::from_host(path), &format!("{name}/"), found)?;
                 continue;
             }
-            let folder = Folder::from_host(path.parent().unwrap_or(&path));
-            found.insert(name, folder.digest_file(Path::new(&file_name(&path)))?);
+            let folder = Folder::from_host(path.parent().unwrap_or(path));
+            found.insert(name, folder.digest_file(Path::new(&file_name(path)))?);
         }
     }
-    Ok(())
+    Ok(used)
 }

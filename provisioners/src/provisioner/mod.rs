@@ -5,8 +5,10 @@ mod step_definition;
 
 use std::path::Path;
 
+use self::inputs::InputFiles;
 use self::step_definition::{StepDefinition, parse_steps};
 use crate::ansible::role::is_role;
+use crate::ansible::variable_names::RoleNames;
 use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Fields, YamlDocument};
@@ -110,6 +112,17 @@ impl Provisioner {
     /// Fails if one of the files cannot be read.
     pub fn inputs(&self) -> Result<Vec<(String, Digest)>, ConfigError> {
         inputs::files_used_by(&self.folder, &self.steps)
+    }
+
+    /// Returns its [`inputs`](Self::inputs), and for an Ansible role the names in its files.
+    pub(crate) fn inputs_and_names(&self) -> Result<(InputFiles, Option<RoleNames>), ConfigError> {
+        match self.steps.iter().map(StepDefinition::action).next() {
+            Some(Some(Action::Ansible(role))) => {
+                let (files, names) = inputs::files_and_names_of_role(role)?;
+                Ok((files, Some(names)))
+            }
+            _ => Ok((self.inputs()?, None)),
+        }
     }
 
     /// Returns the names of its steps, in the order in which they run.

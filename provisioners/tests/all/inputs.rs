@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::common::write_files;
-use provisioners::Provisioner;
+use provisioners::{Project, Provisioner};
 
 fn inputs(folder: &Path) -> Vec<(String, String)> {
     let inputs = Provisioner::load(folder).unwrap().inputs().unwrap();
@@ -226,4 +226,100 @@ fn inputs_of_a_role_include_files_outside_its_folder() {
         "tasks/main.yml",
     ];
     assert_eq!(names(&dir.path().join("roles/overlay/main")), wanted);
+}
+
+/// Returns the variables that are inputs of the only image of a project, with the role `main`.
+fn variables(folder: &Path, given: &str) -> Vec<String> {
+    let text = format!(
+        "variables: {given}\nimages: {{a: {{base: ./b.squashfs, provisioner: roles/overlay/main}}}}"
+    );
+    let project = Project::parse(&folder.join("overcoat.yml"), text).unwrap();
+    let inputs = project.images()[0].image.inputs().unwrap();
+    let names = inputs.keys().filter_map(|name| name.strip_prefix("variable "));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn variables_count_for_a_role_that_names_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        (
+            "roles/overlay/main/tasks/main.yml",
+            "- include_role: {name: named}\n- import_tasks: ../../../shared/tasks.yml\n\
+             - shell: echo {{ in_task }}\n  vars: {x: 1}\n- include_vars: vars.yml\n\
+             - template: {src: '{{ item }}', dest: /etc/x}\n  with_items: [x.j2]\n\
+             - include_tasks: '{{ ansible_os_family }}.yml'\n",
+        ),
+        ("roles/overlay/main/templates/deep/x.j2", "{% if in_template is defined %}x{% endif %}"),
+        ("roles/overlay/main/files/copied", "in_file"),
+        ("roles/overlay/main/library/module.py", "module = in_module"),
+        ("roles/overlay/named/defaults/main.yml", "of_named_role: 1\n"),
+        ("roles/overlay/other/defaults/main.yml", "of_other_role: 1\n"),
+        ("shared/tasks.yml", "- debug: {var: outside}\n"),
+    ];
+    write_files(dir.path(), &files);
+    let given = "{in_task: '{{ in_value }}', in_value: '{{ deeper }}', deeper: 1, in_template: 1, \
+                 in_file: 1, in_module: 1, of_named_role: 1, of_other_role: 1, outside: 1, \
+                 ansible_become: true, unused: '{{ also }}', also: 1, in: 1, in_tasks: 1, task: 1}";
+    let used = [
+        "ansible_become",
+        "deeper",
+        "in_file",
+        "in_module",
+        "in_task",
+        "in_template",
+        "in_value",
+        "of_named_role",
+        "outside",
+    ];
+    assert_eq!(variables(dir.path(), given), used);
+    // Any word counts.
+    write_files(dir.path(), &[("roles/overlay/main/templates/y.j2", "{% for x in y %}")]);
+    assert!(variables(dir.path(), given).contains(&"in".to_owned()));
+}
+
+/// A role that may use variables without their names, or files that are not inputs.
+#[test]
+fn all_variables_count_for_a_role_that_may_use_any() {
+    let used = |path: &str, text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let main = "roles/overlay/main/tasks/main.yml";
+        write_files(dir.path(), &[(main, "- debug: {}\n"), (path, text)]);
+        variables(dir.path(), "{x_1: 1, x_2: 1}").len()
+    };
+    let task = |text: &str| used("roles/overlay/main/tasks/main.yml", &format!("- {text}\n"));
+    for text in [
+        "debug: msg={{ vars['x_' + n] }}",
+        "debug: msg={{ vars.values() }}",
+        "debug: msg={{ lookup('vars', 'x_' + n) }}",
+        "debug: msg={{ lookup('ansible.builtin.vars', n) }}",
+        "debug: msg={{ hostvars[inventory_hostname] }}",
+        "debug: msg={{ q('varnames', '^x') }}",
+        "debug: msg={{ lookup('template', '/srv/x.j2') }}",
+        "include_tasks: '{{ name }}.yml'",
+        "include_tasks: /srv/tasks.yml",
+        "include: \"/srv/tasks.yml\"",
+        "include_vars: {file: /srv/vars.yml}",
+        "ansible.builtin.include_vars:\n    dir: '{{ folder }}'",
+        "template: src=/srv/x.j2 dest=/etc/x",
+        "template: {src: '{{ folder }}/x.j2', dest: /etc/x}",
+        "template: {src: '{{ item }}', dest: /etc/x}\n  with_fileglob: /srv/*.j2",
+        "include_role: {name: installed}",
+        "include_role: {name: '{{ name }}'}",
+    ] {
+        assert_eq!(task(text), 2, "{text}");
+    }
+    assert_eq!(used("roles/overlay/main/action_plugins/x.py", "class ActionModule: pass"), 2);
+    assert_eq!(used("roles/overlay/main/templates/x.j2", "{{ vars | to_json }}"), 2);
+    assert_eq!(used("roles/overlay/main/meta/main.yml", "dependencies: [installed]\n"), 2);
+    for text in [
+        "debug: msg=hello\n  vars:\n    n: 1",
+        "include_vars: ../vars/main.yml",
+        "include_tasks: '{{ role_path }}/tasks/x.yml'",
+        "copy: src=/srv/x dest=/etc/x",
+        "debug: {}\n# include_tasks: '{{ name }}.yml'",
+    ] {
+        assert_eq!(task(text), 0, "{text}");
+    }
+    assert_eq!(used("roles/overlay/main/files/x.py", "import os"), 0);
 }

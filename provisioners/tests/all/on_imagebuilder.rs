@@ -1,5 +1,6 @@
 //! Imports of on-imagebuilder trees.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -172,9 +173,10 @@ fn tree_becomes_a_valid_project() {
 fn variables_have_the_same_values_as_in_ansible() {
     let dir = tree(&[]);
     let (imported, project) = imported(dir.path(), None);
-    let inputs = member(&project, "raid").image.inputs().unwrap();
-    let value =
-        |name: &str| inputs.get(&format!("variable {name}")).map(|text| text.trim_matches('"'));
+    let variables = member(&project, "raid").image.variables();
+    let values: BTreeMap<&str, String> =
+        variables.map(|(name, value)| (name, value.to_string())).collect();
+    let value = |name: &str| values.get(name).map(|text| text.trim_matches('"'));
     assert_eq!(value("wants_docs"), Some("false"));
     assert_eq!(value("file_mode"), Some("416"));
     assert_eq!(value("tools"), Some("true"));

@@ -150,7 +150,7 @@ fn completer_from(
 /// Completes names of images, with their kinds, from the project that the line names, or from that
 /// of the current directory.
 fn names(line: &CompletionLine, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
-    let named = line.paths().find(|path| path.exists());
+    let named = line.paths().find(|path| project_images::is_project(path));
     let named = named.map(|path| path.to_string_lossy().into_owned());
     let file = line.value_of(&["-p", "--project"]);
     let named = if file.is_some() { &[] } else { named.as_slice() };

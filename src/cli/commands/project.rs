@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::build::CommonBuildArgs;
 use crate::build::{
-    BuildReason, ImageState, OutdatedLayers, ScheduleOptions, ScheduleOutcome, build_project,
+    BuildReason, DecisionOptions, ImageState, OutdatedLayers, ScheduleOptions, ScheduleOutcome,
+    build_project,
 };
 use crate::cli::ui::Ui;
-use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::project_images::ProjectOption;
+use crate::cli::ui::error::CommandResult;
+use crate::cli::ui::project_images::{ProjectOption, indices};
 use crate::cli::ui::reporter::project_reporter;
 use crate::manifest::lower::DriftKind;
 
@@ -71,14 +72,7 @@ pub(crate) fn build(
     args: &ProjectArgs,
     common: &CommonBuildArgs,
 ) -> CommandResult {
-    let wanted: Vec<usize> = match names {
-        [] => (0..project.images().len()).collect(),
-        names => names
-            .iter()
-            .map(|name| project.find(name))
-            .collect::<Result<_, _>>()
-            .map_err(CommandError::user)?,
-    };
+    let wanted = indices(project, names)?;
     common.check_for_project(project, names)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ScheduleOptions {
@@ -86,11 +80,13 @@ pub(crate) fn build(
             _ if common.shell_on_failure => 1,
             jobs => jobs.map_or(processors, usize::from),
         },
-        force: args.force,
-        rebase: args.rebase,
-        dry_run: args.dry_run,
-        command_line: common.content_options(),
-        elsewhere: common.output.is_some(),
+        decision: DecisionOptions {
+            force: args.force,
+            rebase: args.rebase,
+            dry_run: args.dry_run,
+            command_line: common.content_options(),
+            elsewhere: common.output.is_some(),
+        },
         manifest: !common.seal.no_manifest,
         child,
     };
@@ -118,13 +114,17 @@ fn print_summary(ui: &Ui, project: &Project, outcome: &ScheduleOutcome, dry_run:
     let count = |is: fn(&ImageState) -> bool| images.iter().filter(|(_, state)| is(state)).count();
     let built = count(|state| matches!(state, ImageState::Built { .. }));
     let due = count(|state| matches!(state, ImageState::Due { .. }));
-    let current = count(|state| matches!(state, ImageState::Current { .. }));
+    let current = count(|state| matches!(state, ImageState::Current { rolled_back: false, .. }));
+    let rolled_back = count(|state| matches!(state, ImageState::Current { rolled_back: true, .. }));
     let mut parts = vec![format!("{current} up to date")];
+    if rolled_back > 0 {
+        parts.push(format!("{rolled_back} rolled back"));
+    }
     match dry_run {
         true => parts.push(format!("{due} to be built")),
         false => parts.push(format!("{built} built")),
     }
-    let left = images.len() - current - built - due;
+    let left = images.len() - current - rolled_back - built - due;
     if left > 0 {
         parts.push(format!("{left} not built"));
     }
@@ -152,8 +152,8 @@ fn image_json(member: &Member, state: &ImageState) -> Value {
     let texts =
         |reasons: &[BuildReason]| reasons.iter().map(ToString::to_string).collect::<Vec<_>>();
     match state {
-        ImageState::Current { older } => {
-            value["state"] = "up_to_date".into();
+        ImageState::Current { rolled_back, older } => {
+            value["state"] = if *rolled_back { "rolled_back" } else { "up_to_date" }.into();
             if let Some(OutdatedLayers { layers, paths }) = older {
                 value["other_layers"] = json!(layers);
                 if let Some(paths) = paths {

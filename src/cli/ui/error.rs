@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::Ui;
 use super::hints::hints_of;
-use crate::build::{BuildError, RecordError};
+use crate::build::{BuildError, PromoteError, RecordError, RollbackError};
 use crate::check::{CheckError, UnknownLint};
 use crate::image::extract::folder::ExtractError;
 use crate::image::open::OpenError;
@@ -177,6 +177,15 @@ command_error_from!(
         _ => ErrorKind::System,
     },
     BuildError: build_kind,
+    RollbackError: |error| match error {
+        RollbackError::Build(error) => build_kind(error),
+        RollbackError::Record(_) => ErrorKind::System,
+        _ => ErrorKind::User,
+    },
+    PromoteError: |error| match error {
+        PromoteError::Record(_) => ErrorKind::System,
+        _ => ErrorKind::User,
+    },
 );
 
 fn sandbox_kind(error: &SandboxError) -> ErrorKind {

@@ -16,6 +16,19 @@ pub(crate) fn examples(subcommand: &str) -> &'static [Example] {
             ("build base -o next.squashfs", "build the next base beside the present one"),
             ("build -n --rebase", "list the images to build, also for a changed base"),
         ],
+        "status" => &[
+            ("status", "all images of the project"),
+            ("status --exit-code discovery", "fail if an image is out of date"),
+        ],
+        "rollback" => &[
+            ("rollback discovery", "put the previous result back"),
+            ("rollback --list discovery", "list the results that are kept"),
+        ],
+        "promote" => &[("promote next.squashfs", "replace the project's base by the next one")],
+        "clean" => &[
+            ("clean -n", "list what would be removed"),
+            ("clean --kept", "also remove the kept results of all images"),
+        ],
         "run" => &[
             ("run discovery -- lsscsi --version", "in the layers of an image of the project"),
             ("run base.squashfs discovery.cpio.gz -- lsscsi --version", "discard all changes"),

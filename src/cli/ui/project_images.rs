@@ -131,6 +131,34 @@ pub(crate) fn find(
     }))
 }
 
+/// Finds the project of `words` and `file` as [`find`] does, and the indices of the images that
+/// `words` name; all without a name.
+pub(crate) fn find_images(
+    words: &[String],
+    file: Option<&Path>,
+) -> Result<(Project, Vec<usize>), CommandError> {
+    let Some((project, names)) = find(words, file)? else {
+        return Err(CommandError::user(format!(
+            "{} is not a project: give names of its images, and the project file with --project",
+            words.first().map_or("", String::as_str)
+        )));
+    };
+    let images = indices(&project, &names)?;
+    Ok((project, images))
+}
+
+/// Returns the indices of the images of these names; all without a name.
+pub(crate) fn indices(project: &Project, names: &[String]) -> Result<Vec<usize>, CommandError> {
+    match names {
+        [] => Ok((0..project.images().len()).collect()),
+        names => names
+            .iter()
+            .map(|name| project.find(name))
+            .collect::<Result<_, _>>()
+            .map_err(CommandError::user),
+    }
+}
+
 /// Returns the image that `word` names; `None` if it is a path or there is no such image.
 pub(crate) fn named_image<'a>(project: &'a Project, word: &Path) -> Option<&'a Member> {
     if is_certain_path(word) {

@@ -91,16 +91,23 @@ impl Reporter for BuildReporter {
 
     fn image(&self, name: &str, event: ImageEvent<'_>) {
         match event {
-            ImageEvent::Current(Some(outdated)) => self.ui.status(&outdated_text(name, outdated)),
-            ImageEvent::Current(None) if self.lists_current => {
-                self.ui.status(&format!("{name}: up to date"));
+            ImageEvent::Current { rolled_back: false, older: None } if !self.lists_current => {}
+            ImageEvent::Current { rolled_back, older } => {
+                let state = if rolled_back { "rolled back" } else { "up to date" };
+                let older = older.map(outdated_text).unwrap_or_default();
+                let help = match rolled_back {
+                    true => format!("; `overcoat build --force {name}` builds it again"),
+                    false => String::new(),
+                };
+                self.ui.status(&format!("{name}: {state}{older}{help}"));
             }
-            ImageEvent::Current(None) => {}
             ImageEvent::Due(reasons) => self.announce(name, reasons, "would be built"),
             ImageEvent::Building(reasons) => self.announce(name, reasons, "building"),
             ImageEvent::Leftover(file) => {
                 let file = file.display();
-                self.ui.status(&format!("{name}: {file} is a leftover of an earlier build"));
+                self.ui.status(&format!(
+                    "{name}: {file} is a leftover of an earlier build; `overcoat clean` removes it"
+                ));
             }
             ImageEvent::Built { reports, took } => {
                 for report in reports {
@@ -168,9 +175,9 @@ impl Reporter for BuildReporter {
 }
 
 /// Describes the layers of an image that have changed since it was built.
-fn outdated_text(name: &str, outdated: &OutdatedLayers) -> String {
+fn outdated_text(outdated: &OutdatedLayers) -> String {
     let OutdatedLayers { layers, paths } = outdated;
-    let built = format!("{name}: up to date, but built on another {}", layers.join(", "));
+    let built = format!(", but built on another {}", layers.join(", "));
     match paths {
         None => built,
         Some(paths) if paths.is_empty() => format!("{built}; none of its paths changed there"),

@@ -14,8 +14,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct RoleFiles {
     pub(super) files: Vec<RoleFile>,
-    /// Whether the role may include roles whose names are only known at run time, or has modules
-    /// of its own, which may define variables.
+    /// Whether other roles may run too, or the role has modules of its own, which may define
+    /// variables.
     pub(super) is_incomplete: bool,
 }
 
@@ -50,7 +50,7 @@ impl RoleFiles {
     /// are not valid YAML or not text.
     pub(super) fn read(folder: &Path) -> Result<Self, ConfigError> {
         let used = UsedRoles::find(folder)?;
-        let mut found = Self { files: Vec::new(), is_incomplete: used.may_be_any };
+        let mut found = Self { files: Vec::new(), is_incomplete: !used.is_complete };
         for role in &used.roles {
             let folder = Folder::from_host(&role.folder);
             found.is_incomplete |= folder.is_dir(Path::new("library"));

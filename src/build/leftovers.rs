@@ -1,0 +1,158 @@
+//! Files in the output directory that no image makes any more.
+//!
+//! There are two kinds: files that a build of an image has written and its later builds do not,
+//! which `.overcoat/leftovers` lists, and files of images that the project does not have any more,
+//! whose records remain. An image whose record names another project file belongs to that project
+//! as long as the file exists: projects can share an output directory.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use provisioners::Project;
+use provisioners::image::manifest_path;
+use serde::{Deserialize, Serialize};
+
+use super::kept;
+use super::record::{OutputRecord, Record, RecordError, Records, remove_file, write_json};
+
+/// The version of the format of the list.
+const SCHEMA: u32 = 1;
+
+/// A file that no image makes any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Leftover {
+    /// The image that made it.
+    pub(super) image: String,
+    /// The file as it was built.
+    #[serde(flatten)]
+    pub(super) output: OutputRecord,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct LeftoverList {
+    schema: u32,
+    files: Vec<Leftover>,
+}
+
+fn path(records: &Records) -> PathBuf {
+    records.folder().join("leftovers")
+}
+
+/// Returns the recorded leftovers of builds; none if the list is damaged.
+fn read(records: &Records) -> Vec<Leftover> {
+    let text = fs::read(path(records)).unwrap_or_default();
+    let list = serde_json::from_slice::<LeftoverList>(&text).unwrap_or_default();
+    if list.schema == SCHEMA { list.files } else { Vec::new() }
+}
+
+fn write(records: &Records, files: Vec<Leftover>) -> Result<(), RecordError> {
+    match files.is_empty() {
+        true => remove_file(&path(records)),
+        false => write_json(&path(records), &LeftoverList { schema: SCHEMA, files }),
+    }
+}
+
+/// Updates the list after a build: of the files `before` of the image's previous result, those that
+/// exist and are not in the new `record` are leftovers. Returns their names.
+///
+/// # Errors
+/// Fails if the list cannot be written.
+pub(super) fn note(
+    records: &Records,
+    image: &str,
+    before: Vec<OutputRecord>,
+    record: &Record,
+) -> Result<Vec<PathBuf>, RecordError> {
+    let mut files = read(records);
+    let is_made = |file: &Path| record.outputs.iter().any(|output| output.file == file);
+    let old = files.len();
+    files.retain(|leftover| !is_made(&leftover.output.file));
+    let mut is_changed = files.len() != old;
+    let mut noted = Vec::new();
+    for output in before {
+        if is_made(&output.file) || !records.artifact(&output.file).exists() {
+            continue;
+        }
+        is_changed = true;
+        noted.push(output.file.clone());
+        files.retain(|leftover| leftover.output.file != output.file);
+        files.push(Leftover { image: image.to_owned(), output });
+    }
+    if is_changed {
+        write(records, files)?;
+    }
+    Ok(noted)
+}
+
+/// Removes the files from the list that do not exist any more.
+///
+/// # Errors
+/// Fails if the list cannot be written.
+pub(super) fn forget_missing(records: &Records) -> Result<(), RecordError> {
+    let mut files = read(records);
+    let before = files.len();
+    files.retain(|leftover| records.artifact(&leftover.output.file).exists());
+    if files.len() == before {
+        return Ok(());
+    }
+    write(records, files)
+}
+
+/// Returns the names of images that have results and that the project does not have any more.
+pub(super) fn former_images(records: &mut Records, project: &Project) -> Vec<String> {
+    let mut names: BTreeSet<String> = records.names().into_iter().collect();
+    names.extend(kept::names(records));
+    let mut is_former = |name: &String| {
+        let kept = |records| kept::kept(records, name).into_iter().next().map(|kept| kept.record);
+        project.find(name).is_err()
+            && records
+                .read(name)
+                .or_else(|| kept(records))
+                .is_some_and(|record| is_of_project(&record, project))
+    };
+    names.into_iter().filter(|name| is_former(name)).collect()
+}
+
+/// Returns whether the image of a record is, or was, an image of this project. A record of an
+/// earlier version does not name its project.
+pub(super) fn is_of_project(record: &Record, project: &Project) -> bool {
+    let Some(file) = &record.project else { return false };
+    !file.exists() || fs::canonicalize(&project.file).is_ok_and(|own| own == *file)
+}
+
+/// Returns the existing files that earlier builds have recorded and that no image makes any more,
+/// in order of their names.
+pub(super) fn leftovers(records: &mut Records, project: &Project) -> Vec<Leftover> {
+    let former = former_images(records, project);
+    let mut found = read(records);
+    let mut made: BTreeSet<PathBuf> = BTreeSet::new();
+    for member in project.images() {
+        for file in member.files() {
+            made.insert(absolute(&manifest_path(&file)));
+            made.insert(absolute(&file));
+        }
+    }
+    for name in records.names() {
+        let Some(record) = records.read(&name) else { continue };
+        for output in record.outputs {
+            match former.contains(&name) {
+                true => found.push(Leftover { image: name.clone(), output }),
+                false => {
+                    made.insert(absolute(&records.artifact(&output.file)));
+                }
+            }
+        }
+    }
+    found.retain(|leftover| {
+        let path = records.artifact(&leftover.output.file);
+        path.exists() && !made.contains(&absolute(&path))
+    });
+    found.sort_by(|a, b| a.output.file.cmp(&b.output.file));
+    found.dedup_by(|a, b| a.output.file == b.output.file);
+    found
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

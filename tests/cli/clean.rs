@@ -1,0 +1,129 @@
+//! `clean`: what it removes, and what it leaves.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::project_fixture::{Site, text};
+use crate::support::stage::{Who, finish};
+
+const WHO: Who = Who::Unprivileged;
+
+/// Returns the names of the removed files, with the reasons.
+fn removed(report: &Value) -> Vec<(String, String)> {
+    let removed = report["removed"].as_array().unwrap().iter();
+    let name = |path: String| path.rsplit_once("artifacts/").unwrap().1.to_owned();
+    removed.map(|one| (name(text(one, "path")), text(one, "reason"))).collect()
+}
+
+#[test]
+fn leftovers_are_removed_and_changed_and_unknown_files_stay() {
+    let site = Site::new();
+    let out = site.out(WHO);
+    site.built(WHO, &[]);
+    site.write("kernel/do", "echo K >/boot/vmlinuz-6.1; echo I >/boot/initrd.img-6.1\n");
+    site.built(WHO, &["boot"]);
+    site.finish(WHO, "clean", &[]).ok().stderr_has(&["nothing to remove"]);
+    site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
+    site.edit_project("  boot: {kind: initrd, base: base, provisioner: kernel}\n", "");
+    site.built(WHO, &[]);
+    fs::write(out.join("two.cpio.zst"), "mine").unwrap();
+    fs::write(out.join("initrd.img"), "mine").unwrap();
+    fs::write(out.join("notes"), "mine").unwrap();
+    let before = site.files(WHO);
+    let expected = [
+        (".overcoat/kept/boot/1", "former_image"),
+        ("two.cpio.zst.manifest.json", "leftover"),
+        ("vmlinuz", "leftover"),
+    ]
+    .map(|(name, reason)| (name.to_owned(), reason.to_owned()));
+    let report = site.json(WHO, "clean", &["-n"]);
+    assert_eq!(removed(&report), expected);
+    assert_eq!(site.files(WHO), before);
+    let finished = site.finish(WHO, "clean", &[]).ok().stderr_has(&[
+        "initrd.img stays: it was changed after the build",
+        "two.cpio.zst stays: it was changed after the build",
+        "removed: 3 items",
+    ]);
+    assert!(finished.text().contains("vmlinuz (2 bytes, leftover of boot)"));
+    assert!(!out.join(".overcoat/kept/boot").exists());
+    let stay = ["vmlinuz", "two.cpio.zst.manifest.json"];
+    let expected: Vec<_> = before.into_iter().filter(|name| !stay.contains(&&**name)).collect();
+    assert_eq!(site.files(WHO), expected);
+    // They are known until they are removed by hand.
+    let status = site.json(WHO, "status", &[]);
+    let leftovers = status["leftovers"].as_array().unwrap();
+    assert_eq!(leftovers.len(), 2);
+    assert!(leftovers.iter().all(|leftover| leftover["changed"] == true));
+    fs::remove_file(out.join("initrd.img")).unwrap();
+    site.finish(WHO, "clean", &[]).ok().stderr_has(&["nothing to remove"]);
+    assert!(!out.join(".overcoat/boot.json").exists());
+    assert_eq!(site.built(WHO, &[]), [] as [&str; 0]);
+}
+
+/// A file that an image makes again is not a leftover.
+#[test]
+fn file_that_is_made_again_stays() {
+    let site = Site::new();
+    site.built(WHO, &[]);
+    site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
+    site.built(WHO, &[]);
+    site.edit_project("format: [cpio.gz]", "format: [cpio.gz, cpio.zst]");
+    assert_eq!(site.json(WHO, "status", &[])["leftovers"], Value::Array(Vec::new()));
+    site.built(WHO, &[]);
+    // An image gets another name, but not its artifact.
+    site.edit_project("  boot: {kind: initrd,", "  kernel: {kind: initrd,");
+    site.built(WHO, &[]);
+    site.finish(WHO, "clean", &[]).ok();
+    assert!(site.out(WHO).join("vmlinuz").exists());
+    assert_eq!(site.built(WHO, &[]), [] as [&str; 0]);
+}
+
+#[test]
+fn images_of_another_project_in_the_same_directory_stay() {
+    let site = Site::new();
+    site.built(WHO, &[]);
+    let text = fs::read_to_string(site.file(WHO)).unwrap();
+    let (head, _) = text.split_once("  one:").unwrap();
+    let other = site.write("other.yml", head);
+    let mut command = site.stage.overcoat(WHO);
+    command.arg("clean").arg("--kept").arg("-p").arg(&other);
+    finish(&mut command).ok().stderr_has(&["nothing to remove"]);
+    assert_eq!(site.files(WHO).len(), 10);
+    // Without the other project, its images are former ones of this project.
+    fs::remove_file(site.file(WHO)).unwrap();
+    let mut command = site.stage.overcoat(WHO);
+    command.arg("clean").arg("-p").arg(&other);
+    finish(&mut command).ok().stderr_has(&["removed: 8 items"]);
+    assert_eq!(site.files(WHO), ["base.squashfs", "base.squashfs.manifest.json"]);
+}
+
+#[test]
+fn kept_results_that_are_too_many_are_removed() {
+    let site = Site::new();
+    site.edit_project("network: none", "network: none\nkeep: 5");
+    site.built(WHO, &["one"]);
+    for version in ["1", "2"] {
+        site.write("one/do", &format!("echo {version} >/etc/version\n"));
+        site.write("base/files/etc/version", version);
+        site.built(WHO, &["one"]);
+    }
+    let kept = |name: &str| {
+        let status = site.json(WHO, "status", &[name]);
+        status["images"][0]["kept"].as_array().unwrap().len()
+    };
+    assert_eq!((kept("base"), kept("one")), (2, 2));
+    site.edit_project("keep: 5", "keep: 2");
+    let report = site.json(WHO, "clean", &[]);
+    let expected = [(".overcoat/kept/base/1", "excess"), (".overcoat/kept/one/1", "excess")];
+    let expected = expected.map(|(name, reason)| (name.to_owned(), reason.to_owned()));
+    assert_eq!(removed(&report), expected);
+    // The current overlay is built on the base before the current one.
+    site.write("base/files/etc/version", "3");
+    site.built(WHO, &["base"]);
+    let report = site.json(WHO, "clean", &["--kept"]);
+    let expected = [(".overcoat/kept/base/2", "kept"), (".overcoat/kept/one/2", "kept")];
+    let expected = expected.map(|(name, reason)| (name.to_owned(), reason.to_owned()));
+    assert_eq!(removed(&report), expected);
+    assert_eq!((kept("base"), kept("one")), (1, 0));
+}
