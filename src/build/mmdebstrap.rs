@@ -24,6 +24,7 @@ use crate::root::mounted_tree::MountedTree;
 use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
 use crate::text::error::describe;
 use crate::text::escape::escape;
+use crate::text::list;
 
 /// Builds a base image and seals it.
 pub(super) fn build(
@@ -66,12 +67,8 @@ fn report_paths(change: &str, paths: &[Vec<u8>], reporter: &dyn Reporter) {
     if paths.is_empty() {
         return;
     }
-    let listed = paths.iter().take(MAX_LISTED_PATHS).map(|path| format!("/{}", escape(path)));
-    let mut listed: Vec<String> = listed.collect();
-    if let more @ 1.. = paths.len() - listed.len() {
-        listed.push(format!("and {more} more"));
-    }
-    reporter.status(&format!("{change}: {}", listed.join(", ")));
+    let each = paths.iter().map(|path| format!("/{}", escape(path)));
+    reporter.status(&format!("{change}: {}", list::joined(each, MAX_LISTED_PATHS)));
 }
 
 /// Installs a new Debian root into `tree`.

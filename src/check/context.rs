@@ -305,6 +305,11 @@ impl<'a> CheckContext<'a> {
         }
     }
 
+    /// Returns whether overcoat built the overlay that a file comes from: it has a manifest.
+    pub(super) fn is_built_by_overcoat(&self, file: &ViewNode) -> bool {
+        self.images[file.layer()].manifest.is_some()
+    }
+
     /// Returns whether the manifest of a file's overlay records the lower file that is there now:
     /// then the overlay changed the file knowing its content.
     pub(super) fn was_built_over(
