@@ -227,7 +227,7 @@ impl<'a> BuildJob<'a> {
         let full = root.faults().is_some_and(|faults| faults.full());
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.settings.shell_on_failure {
-            self.reporter.status(&describe(&*failed));
+            self.reporter.error(&describe(&*failed));
             self.reporter.status(
                 "opening a shell in the root as the failed step left it; exit it to end the build",
             );
@@ -245,6 +245,7 @@ impl<'a> BuildJob<'a> {
         }
         match layer {
             Some(layer) => BuildError::Layer(layer),
+            None if self.settings.shell_on_failure => BuildError::Reported(failed),
             None => BuildError::Step(failed),
         }
     }

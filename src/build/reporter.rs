@@ -19,6 +19,9 @@ pub trait Reporter: Send + Sync {
     /// Reports a problem that does not end the build.
     fn warning(&self, text: &str);
 
+    /// Reports the error that ends the build before it returns.
+    fn error(&self, text: &str);
+
     /// Passes on a line of a child process, without the line feed.
     fn child_line(&self, line: &str);
 

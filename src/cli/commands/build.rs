@@ -13,7 +13,7 @@ use super::project::{self, ProjectArgs};
 use crate::build::{BuildOptions, is_same_file};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
-use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::project_images;
 use crate::cli::ui::reporter::build_reporter;
 
@@ -100,7 +100,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             let image = &project.images()[index].image;
             let outcome = build_with(ui, image, &options);
             if let Err(error) = &outcome
-                && !error.is_silent()
+                && (!error.is_silent() || error.kind == ErrorKind::Reported)
             {
                 // The parent process puts the error into its own report.
                 ui.print(&json!({ "error": error.to_string() }).to_string())?;

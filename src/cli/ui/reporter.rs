@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anstyle::AnsiColor;
 use parking_lot::Mutex;
 use provisioners::StepInfo;
 use serde_json::Value;
@@ -14,6 +15,7 @@ use super::Ui;
 use super::progress::{SealProgress, StepProgress};
 use crate::build::{BuildReason, ImageEvent, OutdatedLayers, Reporter, step_title};
 use crate::seal::{Progress, Warning};
+use crate::text::list;
 
 /// Maximum number of changed paths listed for an image.
 const MAX_LISTED_PATHS: usize = 8;
@@ -85,6 +87,10 @@ impl Reporter for BuildReporter {
         self.ui.warning(text);
     }
 
+    fn error(&self, text: &str) {
+        self.ui.error(text);
+    }
+
     fn child_line(&self, line: &str) {
         self.ui.line(line);
     }
@@ -107,13 +113,18 @@ impl Reporter for BuildReporter {
                     // Fails only for JSON.
                     let _ = self.ui.artifact(report, false);
                 }
-                self.ui.status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+                let state = self.ui.paint(AnsiColor::Green, "built");
+                self.ui.status(&format!("{name}: {state} in {:.1} s", took.as_secs_f64()));
             }
-            ImageEvent::Rejected(error) => self.ui.status(&format!("{name}: error: {error}")),
-            ImageEvent::Failed { killed: Some(error) } => {
-                self.ui.status(&format!("{name}: not built: {error}"));
+            ImageEvent::Rejected(error) => {
+                let label = self.ui.paint(AnsiColor::Red, "error:");
+                self.ui.status(&format!("{name}: {label} {error}"));
             }
-            ImageEvent::Failed { killed: None } => self.ui.status(&format!("{name}: not built")),
+            ImageEvent::Failed { killed } => {
+                let state = self.ui.paint(AnsiColor::Red, "not built");
+                let error = killed.map_or(String::new(), |error| format!(": {error}"));
+                self.ui.status(&format!("{name}: {state}{error}"));
+            }
         }
     }
 
@@ -176,17 +187,8 @@ fn outdated_text(name: &str, outdated: &OutdatedLayers) -> String {
         Some(paths) if paths.is_empty() => format!("{built}; none of its paths changed there"),
         Some(paths) => {
             let each = paths.iter().map(|(path, since)| format!("/{path} {}", since.word()));
-            format!("{built}; its paths that changed there: {}", list_start(each))
+            let each = list::joined(each, MAX_LISTED_PATHS);
+            format!("{built}; its paths that changed there: {each}")
         }
     }
-}
-
-/// Joins the first items of a list, followed by the number of the others.
-fn list_start(each: impl ExactSizeIterator<Item = String>) -> String {
-    let more = each.len().saturating_sub(MAX_LISTED_PATHS);
-    let mut text = each.take(MAX_LISTED_PATHS).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        text.push_str(&format!(", and {more} more"));
-    }
-    text
 }
