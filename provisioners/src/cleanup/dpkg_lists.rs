@@ -12,6 +12,9 @@ use crate::options::Options;
 /// dpkg's directory of files about packages.
 const INFO: &str = "/var/lib/dpkg/info";
 
+/// dpkg's database of packages, which changes with every installation.
+const STATUS: &str = "/var/lib/dpkg/status";
+
 /// Reverts the lists of packages of the lower layers from which dpkg removed only directories.
 ///
 /// If a new package creates a directory that other packages list but that does not exist, dpkg
@@ -19,6 +22,10 @@ const INFO: &str = "/var/lib/dpkg/info";
 /// translations or manuals, so installing a package there rewrites the lists of many others. A
 /// directory may belong to several packages, so the lists of the lower layers remain correct.
 pub(super) fn dpkg_lists(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    let status = Path::new(STATUS);
+    if machine.read(status)? == machine.read_below(status)? {
+        return Ok(());
+    }
     for entry in entries(machine, Path::new(INFO))? {
         let path = Path::new(INFO).join(&entry.name);
         if entry.kind != Kind::File || path.extension() != Some(OsStr::new("list")) {

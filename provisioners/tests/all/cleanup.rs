@@ -258,6 +258,7 @@ fn lists_of_packages_of_the_base_are_reverted_if_they_lack_only_directories() {
         dir.path(),
         &[
             ("srv/x/kept", ""),
+            ("var/lib/dpkg/status", "Package: new\n"),
             (&info("dir.list"), &whole.replace("/usr/share/locale/de\n", "")),
             (&info("empty.list"), &whole.replace("/srv/x\n", "")),
             // Another package replaces the file.
