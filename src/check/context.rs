@@ -35,7 +35,7 @@ pub(super) static UNREADABLE: Lint = Lint {
           kernel and unpackers print a message on the console at best, and the boot continues. \
           Files in a damaged block of a squashfs image fail with \"input/output error\".",
     fix: "copy or build the archive again; supported are newc cpio archives, plain or compressed \
-          with gzip or zstd",
+          with gzip or zstd, and tar archives",
 };
 
 /// One image of the stack.

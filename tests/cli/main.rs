@@ -56,6 +56,7 @@ mod stalled_seal;
 mod stat;
 #[path = "../support/mod.rs"]
 mod support;
+mod tar_layers;
 mod torture;
 mod tree;
 mod unpacking;
