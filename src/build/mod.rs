@@ -23,7 +23,7 @@ mod reporter;
 mod scheduler;
 mod staleness;
 
-pub use children::{ChildEvent, Children, Listener};
+pub use children::{ChildEvent, ChildOutput, Children, Listener, STEP_KEY};
 pub use error::BuildError;
 pub use input_texts::InputTexts;
 pub use job::build;

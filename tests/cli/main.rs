@@ -9,6 +9,7 @@ mod attributes;
 mod base;
 mod bootable_images;
 mod build_errors;
+mod build_progress;
 mod cat;
 mod check;
 mod command_line;

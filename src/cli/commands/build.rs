@@ -50,6 +50,10 @@ pub(crate) struct CommonBuildArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
 
+    /// Keep the output of all steps beside the image, as OUT.log, if the build succeeds, too
+    #[arg(long)]
+    pub(crate) keep_logs: bool,
+
     /// Open a shell in the root when a step fails
     #[arg(long)]
     pub(crate) shell_on_failure: bool,
@@ -201,6 +205,7 @@ impl CommonBuildArgs {
             root: self.root.settings(ui),
             seal: self.seal.settings(),
             log: self.log.clone(),
+            keep_log: self.keep_logs,
             shell_on_failure: self.shell_on_failure,
             ansible: self.ansible.clone(),
         }
