@@ -9,7 +9,10 @@ export RUSTC_BOOTSTRAP=1
 ./seeds.sh
 ./seeds-cpio.sh
 ./seeds-tar.sh
-for target in squashfs cpio tar; do
+# The layer reads the same archives.
+mkdir -p corpus/tar_layer
+cp corpus/tar/* corpus/tar_layer/
+for target in squashfs cpio tar tar_layer; do
   cargo fuzz build --fuzz-dir . "$target"
   # Images have at most 1 MiB: a reader must not need more memory than this for them.
   cargo fuzz run --fuzz-dir . "$target" -- -max_total_time="$seconds" -timeout=20 \

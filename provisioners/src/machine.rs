@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A name in the directory of [`Machine::root_outside`] that does not exist. When a command outside
 /// looks it up, the machine restores what it shows for the duration of a step, such as the host's
@@ -128,6 +129,16 @@ pub trait Machine {
 pub trait Log {
     /// Receives the next bytes, not necessarily whole lines.
     fn output(&mut self, bytes: &[u8]);
+
+    /// Called when a task of an Ansible role starts.
+    fn task_started(&mut self, name: &str) {
+        let _ = name;
+    }
+
+    /// Called when a task of an Ansible role has ended.
+    fn task_ended(&mut self, name: &str, took: Duration) {
+        let _ = (name, took);
+    }
 }
 
 /// Discards the output.

@@ -12,6 +12,8 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// The directory of artifacts, for Ansible roles that write some themselves.
     pub artifacts: Option<PathBuf>,
+    /// Whether kernel packages that an Ansible role installs make an initrd.
+    pub kernel_initrds: bool,
     /// Additional arguments of `ansible-playbook`, such as `--tags` or `--check`.
     pub ansible: Vec<OsString>,
 }

@@ -49,6 +49,16 @@ pub trait Observer {
     fn output(&mut self, bytes: &[u8]) {
         let _ = bytes;
     }
+
+    /// Called when a task of the Ansible role `step` starts.
+    fn task_started(&mut self, step: &StepInfo, task: &str) {
+        let _ = (step, task);
+    }
+
+    /// Called when a task of the Ansible role `step` has ended.
+    fn task_ended(&mut self, step: &StepInfo, task: &str, took: Duration) {
+        let _ = (step, task, took);
+    }
 }
 
 /// Ignores all events.
@@ -317,7 +327,7 @@ impl Plan {
             }
             observer.started(info);
             let start = Instant::now();
-            let mut log = Recorder { observer, tail: Tail::default() };
+            let mut log = Recorder { observer, step: info, tail: Tail::default() };
             let result = match step {
                 PlannedStep::Action { action, variables } => action.run(&mut StepContext {
                     machine,
@@ -352,6 +362,7 @@ impl Plan {
 /// Forwards output to the observer and keeps its last lines.
 struct Recorder<'a> {
     observer: &'a mut dyn Observer,
+    step: &'a StepInfo,
     tail: Tail,
 }
 
@@ -359,5 +370,13 @@ impl Log for Recorder<'_> {
     fn output(&mut self, bytes: &[u8]) {
         self.tail.push(bytes);
         self.observer.output(bytes);
+    }
+
+    fn task_started(&mut self, name: &str) {
+        self.observer.task_started(self.step, name);
+    }
+
+    fn task_ended(&mut self, name: &str, took: Duration) {
+        self.observer.task_ended(self.step, name, took);
     }
 }

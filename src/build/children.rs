@@ -4,7 +4,7 @@
 //! - No child outlives this process: each ends in an orderly way when its parent exits.
 //! - Messages of the children are passed on line by line, their reports as a whole.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -14,11 +14,25 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{PidfdFlags, Signal};
+use serde_json::Value;
 
 use crate::sandbox::{Signals, end_with_parent};
 
-/// A callback for messages of a child: its number, and a line without the line feed.
-pub type Listener = Arc<dyn Fn(usize, &str) + Send + Sync>;
+/// A callback for a child that runs beside others: its number, and what it printed.
+pub type Listener = Arc<dyn Fn(usize, ChildOutput<'_>) + Send + Sync>;
+
+/// The output of a child that runs beside others.
+#[derive(Debug, Clone, Copy)]
+pub enum ChildOutput<'a> {
+    /// A message: a line of standard error without the line feed.
+    Message(&'a str),
+    /// The title of the step that it runs now.
+    Step(&'a str),
+}
+
+/// Key of the lines on standard output with which a child reports its current step. They are not
+/// part of its report.
+pub const STEP_KEY: &str = "step";
 
 /// The running children.
 pub struct Children<'a> {
@@ -95,10 +109,22 @@ impl<'a> Children<'a> {
                 return Err(error.into());
             }
         };
-        let report = child.stdout.take().map(|mut stdout| {
+        let listener = self.listener.clone();
+        let report = child.stdout.take().map(|stdout| {
             std::thread::spawn(move || {
-                let mut report = Vec::new();
-                stdout.read_to_end(&mut report).map(|_| report)
+                let (mut lines, mut report) = (BufReader::new(stdout), Vec::new());
+                loop {
+                    let start = report.len();
+                    if lines.read_until(b'\n', &mut report)? == 0 {
+                        return Ok(report);
+                    }
+                    if let Some(step) = step_of(&report[start..]) {
+                        report.truncate(start);
+                        if !alone {
+                            listener(number, ChildOutput::Step(&step));
+                        }
+                    }
+                }
             })
         });
         let listener = self.listener.clone();
@@ -107,7 +133,8 @@ impl<'a> Children<'a> {
                 let mut lines = BufReader::new(stderr);
                 let mut line = Vec::new();
                 while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                    listener(number, String::from_utf8_lossy(&line).trim_end_matches('\n'));
+                    let text = String::from_utf8_lossy(&line);
+                    listener(number, ChildOutput::Message(text.trim_end_matches('\n')));
                     line.clear();
                 }
             })
@@ -173,6 +200,12 @@ impl Drop for Children<'_> {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Returns the step that a line of a child's standard output reports, if it does.
+fn step_of(line: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(line).ok()?;
+    Some(value.as_object().filter(|object| object.len() == 1)?.get(STEP_KEY)?.as_str()?.to_owned())
 }
 
 fn reap(

@@ -22,6 +22,9 @@ pub enum BuildError {
     /// A step failed.
     #[error(transparent)]
     Step(Box<StepFailed>),
+    /// A step failed, and the reporter received the error before a shell was opened.
+    #[error(transparent)]
+    Reported(Box<StepFailed>),
     /// A file cannot be copied out of the root.
     #[error(transparent)]
     Yield(StepError),
@@ -126,6 +129,12 @@ impl BuildError {
 
     /// Returns whether a provisioner failed, as opposed to overcoat.
     pub fn is_step_failure(&self) -> bool {
-        matches!(self, BuildError::Step(_) | BuildError::Yield(_) | BuildError::Kernels(_))
+        matches!(
+            self,
+            BuildError::Step(_)
+                | BuildError::Reported(_)
+                | BuildError::Yield(_)
+                | BuildError::Kernels(_)
+        )
     }
 }

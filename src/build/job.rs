@@ -61,6 +61,8 @@ pub(super) struct BuildJob<'a> {
     /// Whether this is an initrd image, which may yield kernels of its layers.
     is_initrd: bool,
     inputs: InputTexts,
+    /// The start of the log: the output of mmdebstrap.
+    pub(super) first_log: Vec<u8>,
 }
 
 impl<'a> BuildJob<'a> {
@@ -126,6 +128,7 @@ impl<'a> BuildJob<'a> {
             options,
             is_initrd,
             inputs,
+            first_log: Vec::new(),
         })
     }
 
@@ -135,7 +138,7 @@ impl<'a> BuildJob<'a> {
     }
 
     /// Runs the provisioners in `root` and seals the changes.
-    pub(super) fn finish(self, root: ServedRoot, signals: Signals) -> Result<(), BuildError> {
+    pub(super) fn finish(mut self, root: ServedRoot, signals: Signals) -> Result<(), BuildError> {
         let reporter = &**self.reporter;
         let log_file = self.log.clone();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
@@ -143,9 +146,11 @@ impl<'a> BuildJob<'a> {
             source_date_epoch: epoch,
             log_file: log_file.clone(),
             artifacts: self.folder.clone(),
+            // The initrd may be one of the files that the image yields.
+            kernel_initrds: self.is_initrd,
             ansible: self.settings.ansible.clone(),
         };
-        let mut steps = StepLog::new(reporter);
+        let mut steps = StepLog::new(reporter, std::mem::take(&mut self.first_log));
         let mut environment = default_environment(std::env::vars_os());
         if let Some(epoch) = epoch {
             let name = "SOURCE_DATE_EPOCH";
@@ -167,8 +172,8 @@ impl<'a> BuildJob<'a> {
             let warnings = root.clean_contents(&is_input, &mut yielded);
             warnings.iter().for_each(|warning| reporter.warning(warning));
         }
-        if let Some(file) =
-            self.settings.log.as_ref().or(log_file.as_ref().filter(|_| result.is_err()))
+        let keep = result.is_err() || self.settings.keep_log;
+        if let Some(file) = self.settings.log.as_ref().or(log_file.as_ref().filter(|_| keep))
             && interrupted.is_none()
         {
             write_log(file, &steps.log)?;
@@ -198,7 +203,7 @@ impl<'a> BuildJob<'a> {
         drop(signals);
         self.outputs.seal(finished, &self.settings.seal, self.epoch, &self.inputs, reporter)?;
         write_yields(self.yields, &yielded, reporter)?;
-        if let (Some(log), None) = (&self.log, &self.settings.log) {
+        if let (Some(log), None, false) = (&self.log, &self.settings.log, keep) {
             // Remove the log of an earlier, failed build.
             let _ = std::fs::remove_file(log);
         }
@@ -231,7 +236,7 @@ impl<'a> BuildJob<'a> {
         let full = root.faults().is_some_and(|faults| faults.full());
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.settings.shell_on_failure {
-            self.reporter.status(&describe(&*failed));
+            self.reporter.error(&describe(&*failed));
             self.reporter.status(
                 "opening a shell in the root as the failed step left it; exit it to end the build",
             );
@@ -249,6 +254,7 @@ impl<'a> BuildJob<'a> {
         }
         match layer {
             Some(layer) => BuildError::Layer(layer),
+            None if self.settings.shell_on_failure => BuildError::Reported(failed),
             None => BuildError::Step(failed),
         }
     }
@@ -262,9 +268,9 @@ struct StepLog<'a> {
 }
 
 impl<'a> StepLog<'a> {
-    fn new(reporter: &'a dyn Reporter) -> Self {
+    fn new(reporter: &'a dyn Reporter, log: Vec<u8>) -> Self {
         reporter.steps_began();
-        StepLog { reporter, log: Vec::new() }
+        StepLog { reporter, log }
     }
 }
 
@@ -286,6 +292,14 @@ impl Observer for StepLog<'_> {
         self.reporter.step_skipped(step, reason);
         let line = format!("=== {}: skipped ({reason})\n", step_title(step));
         self.log.extend_from_slice(line.as_bytes());
+    }
+
+    fn task_started(&mut self, step: &StepInfo, task: &str) {
+        self.reporter.task_began(step, task);
+    }
+
+    fn task_ended(&mut self, step: &StepInfo, task: &str, took: Duration) {
+        self.reporter.task_ended(step, task, took);
     }
 
     fn output(&mut self, bytes: &[u8]) {

@@ -24,6 +24,7 @@ use crate::root::mounted_tree::MountedTree;
 use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
 use crate::text::error::describe;
 use crate::text::escape::escape;
+use crate::text::list;
 
 /// Builds a base image and seals it.
 pub(super) fn build(
@@ -32,7 +33,7 @@ pub(super) fn build(
     options: &BuildOptions,
     reporter: &Arc<dyn Reporter>,
 ) -> Result<(), BuildError> {
-    let job = BuildJob::new(image, options, reporter)?;
+    let mut job = BuildJob::new(image, options, reporter)?;
     // Reports a difference between the base and its source.
     let mut warn = |note: String| reporter.warning(&note);
     let privilege = Privilege::detect()?;
@@ -40,7 +41,8 @@ pub(super) fn build(
     match root {
         Root::Debian(debootstrap) => {
             let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
-            install(debootstrap, proxy, job.epoch, log, composed.tree(), reporter)?;
+            let output = install(debootstrap, proxy, job.epoch, log, composed.tree(), reporter)?;
+            job.first_log = format!("=== mmdebstrap\n{output}").into_bytes();
             remove_copies(composed.mounted_tree())?;
         }
         Root::From(path) => {
@@ -66,15 +68,11 @@ fn report_paths(change: &str, paths: &[Vec<u8>], reporter: &dyn Reporter) {
     if paths.is_empty() {
         return;
     }
-    let listed = paths.iter().take(MAX_LISTED_PATHS).map(|path| format!("/{}", escape(path)));
-    let mut listed: Vec<String> = listed.collect();
-    if let more @ 1.. = paths.len() - listed.len() {
-        listed.push(format!("and {more} more"));
-    }
-    reporter.status(&format!("{change}: {}", listed.join(", ")));
+    let each = paths.iter().map(|path| format!("/{}", escape(path)));
+    reporter.status(&format!("{change}: {}", list::joined(each, MAX_LISTED_PATHS)));
 }
 
-/// Installs a new Debian root into `tree`.
+/// Installs a new Debian root into `tree`. Returns the messages of mmdebstrap.
 fn install(
     debootstrap: &Debootstrap,
     proxy: Option<&str>,
@@ -82,7 +80,7 @@ fn install(
     log: Option<&Path>,
     tree: &Tree,
     reporter: &Arc<dyn Reporter>,
-) -> Result<(), BuildError> {
+) -> Result<String, BuildError> {
     reporter.status(&format!(
         "installing {} ({}) with mmdebstrap",
         debootstrap.release, debootstrap.variant
@@ -92,16 +90,20 @@ fn install(
     let stream = stream.ok_or_else(|| std::io::Error::other("no output pipe"))?;
     let imported =
         import::tar(tree, stream, is_excluded, &mut |note: String| reporter.warning(&note));
-    match &imported {
+    let messages = match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // A truncated stream is usually the result of a failure of mmdebstrap itself.
         Err(error @ RootImportError::Tar(_)) => {
             mmdebstrap.finish(log, &format!("; {}", describe(error)))?
         }
         // mmdebstrap fails as a result of this error, so its own status is not reported.
-        Err(_) => drop(mmdebstrap),
-    }
-    Ok(imported?)
+        Err(_) => {
+            drop(mmdebstrap);
+            String::new()
+        }
+    };
+    imported?;
+    Ok(messages)
 }
 
 /// Removes the files that mmdebstrap copies from the host, unless a package replaced them.
@@ -233,16 +235,16 @@ impl Mmdebstrap {
         Ok(Mmdebstrap { child, stderr })
     }
 
-    /// Waits for mmdebstrap. On failure, writes its standard error to the file `log` and returns an
-    /// error that ends with `more` and the last lines.
-    fn finish(mut self, log: Option<&Path>, more: &str) -> Result<(), BuildError> {
+    /// Waits for mmdebstrap, and returns its standard error. On failure, writes it to the file `log`
+    /// and returns an error that ends with `more` and the last lines.
+    fn finish(mut self, log: Option<&Path>, more: &str) -> Result<String, BuildError> {
         // `wait` closes the child's stdin, on which the watcher would terminate mmdebstrap.
         let watched = self.child.stdin.take();
         let status = self.child.wait()?;
         drop(watched);
         let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         if status.success() {
-            return Ok(());
+            return Ok(stderr);
         }
         let mut text = format!("mmdebstrap failed ({status}){more}");
         // Lines with "I: " are progress messages.

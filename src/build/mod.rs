@@ -32,7 +32,7 @@ mod scheduler;
 mod staleness;
 mod status;
 
-pub use children::{ChildEvent, Children, Listener};
+pub use children::{ChildEvent, ChildOutput, Children, Listener, STEP_KEY};
 pub use clean::{CleanOutcome, Removal, RemovalReason, clean};
 pub use decision::DecisionOptions;
 pub use error::BuildError;

@@ -24,6 +24,8 @@ pub struct BuildOptions {
     pub seal: SealSettings,
     /// The file for the output of all steps; by default it is written only if the build fails.
     pub log: Option<PathBuf>,
+    /// Whether the log is also written if the build succeeds.
+    pub keep_log: bool,
     /// Whether to open a shell in the root when a step fails.
     pub shell_on_failure: bool,
     /// Arguments for ansible-playbook.

@@ -19,8 +19,14 @@ pub trait Reporter: Send + Sync {
     /// Reports a problem that does not end the build.
     fn warning(&self, text: &str);
 
+    /// Reports the error that ends the build before it returns.
+    fn error(&self, text: &str);
+
     /// Passes on a line of a child process, without the line feed.
     fn child_line(&self, line: &str);
+
+    /// A child process, which builds `image` beside others, is at this step.
+    fn child_step(&self, image: &str, step: &str);
 
     /// Reports the state of an image of a project.
     fn image(&self, name: &str, event: ImageEvent<'_>);
@@ -36,6 +42,12 @@ pub trait Reporter: Send + Sync {
 
     /// A step is skipped, for a reason such as `when: serial_console`.
     fn step_skipped(&self, step: &StepInfo, reason: &str);
+
+    /// A task of the Ansible role `step` begins.
+    fn task_began(&self, step: &StepInfo, task: &str);
+
+    /// A task of the Ansible role `step` has ended.
+    fn task_ended(&self, step: &StepInfo, task: &str, took: Duration);
 
     /// A step, or mmdebstrap, wrote output.
     fn step_output(&self, bytes: &[u8]);

@@ -9,7 +9,7 @@ use provisioners::Project;
 use provisioners::image::{Inputs, manifest_path};
 use serde_json::Value;
 
-use super::children::{ChildEvent, Children};
+use super::children::{ChildEvent, ChildOutput, Children};
 use super::decision::{DecisionContext, DecisionOptions};
 use super::error::BuildError;
 use super::kept::{self, PreparedResult};
@@ -129,7 +129,11 @@ pub fn build_project(
     // Children prefix their own messages with the image's name; other lines are output of steps.
     let listener = {
         let reporter = reporter.clone();
-        Arc::new(move |_: usize, line: &str| reporter.child_line(line))
+        let names: Vec<String> = project.images().iter().map(|i| i.name.clone()).collect();
+        Arc::new(move |number: usize, output: ChildOutput<'_>| match output {
+            ChildOutput::Message(line) => reporter.child_line(line),
+            ChildOutput::Step(step) => reporter.child_step(&names[number], step),
+        })
     };
     let records = Records::open(&project.output, !options.decision.dry_run)?;
     let mut run = ProjectBuild {

@@ -10,6 +10,8 @@ use super::context::CheckContext;
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::image::view::usage::{self, PAGE};
 use crate::image::view::{LookError, StackView, ViewNode};
+use crate::text::escape::escape;
+use crate::text::list;
 
 const CLEAN: &str =
     "let overcoat's clean-up delete the files (`cleanup:`), or delete them in the last step";
@@ -75,6 +77,11 @@ static SAME_AS_BASE: Lint = Lint {
           time, such as a copy, is a note: the time may be intended.",
     fix: "build the overlay with overcoat, which leaves out unchanged files",
 };
+
+/// How to fix [`SAME_AS_BASE`] in an overlay that overcoat built, which has no file of the layers
+/// that it was built on.
+const BUILT_ON_OTHER_LAYERS: &str =
+    "it was built on another base, which differed: build it again on this one (`build --rebase`)";
 
 static DUPLICATE: Lint = Lint {
     name: "lean/duplicate",
@@ -218,6 +225,8 @@ fn memory(size: u64) -> u64 {
 fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
     /// Minimum bytes saved: smaller savings are not worth a link.
     const MIN_SAVED: u64 = 64 << 10;
+    /// Maximum number of copies that a finding lists.
+    const MAX_COPIES: usize = 3;
     let roots = context.roots()?;
     let mut by_size: BTreeMap<u64, Vec<&ViewNode>> = BTreeMap::new();
     for entry in &context.difference()?.overlaid {
@@ -235,7 +244,13 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
                     .saves(memory(node.attr.size))
             };
             findings.push(match same_time(before, node) {
-                true => finding("content, mode, owner and time are equal to the base's"),
+                true => {
+                    let finding = finding("content, mode, owner and time are equal to the base's");
+                    match context.is_built_by_overcoat(node) {
+                        true => finding.fix(BUILT_ON_OTHER_LAYERS),
+                        false => finding,
+                    }
+                }
                 // The time may be intended.
                 false => finding(
                     "only the time differs; content, mode and owner are equal to the base's",
@@ -267,16 +282,8 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
         }
         let saves = |count: usize| memory(size) * (count as u64 - 1);
         for same in by_digest.into_values().filter(|same| saves(same.len()) >= MIN_SAVED) {
-            let others: Vec<String> = same[1..]
-                .iter()
-                .take(3)
-                .map(|node| format!("/{}", crate::text::escape::escape(&node.path)))
-                .collect();
-            let more = match same.len() - 1 - others.len() {
-                0 => String::new(),
-                more => format!(", and {more} more"),
-            };
-            let message = format!("same content as {}{more}", others.join(", "));
+            let others = same[1..].iter().map(|node| format!("/{}", escape(&node.path)));
+            let message = format!("same content as {}", list::joined(others, MAX_COPIES));
             let layer = context.layer_name(same[0]);
             let path = &same[0].path;
             let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];

@@ -35,7 +35,7 @@ pub(super) static UNREADABLE: Lint = Lint {
           kernel and unpackers print a message on the console at best, and the boot continues. \
           Files in a damaged block of a squashfs image fail with \"input/output error\".",
     fix: "copy or build the archive again; supported are newc cpio archives, plain or compressed \
-          with gzip or zstd",
+          with gzip or zstd, and tar archives",
 };
 
 /// One image of the stack.
@@ -303,6 +303,11 @@ impl<'a> CheckContext<'a> {
             })),
             Err(error) => Err(PassError::Layer(error.clone())),
         }
+    }
+
+    /// Returns whether overcoat built the overlay that a file comes from: it has a manifest.
+    pub(super) fn is_built_by_overcoat(&self, file: &ViewNode) -> bool {
+        self.images[file.layer()].manifest.is_some()
     }
 
     /// Returns whether the manifest of a file's overlay records the lower file that is there now:

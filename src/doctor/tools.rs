@@ -10,6 +10,7 @@ use crate::sandbox::{MissingRequirement, find_program};
 use crate::seal::squashfs;
 use crate::text::error::describe;
 use crate::vm::BootError;
+use crate::vm::kvm::{self, KvmRemedy};
 use crate::vm::qemu::{self, Accelerator};
 
 const BASE_COMMANDS: &str = "bases (build, base)";
@@ -18,7 +19,7 @@ const ROLE_COMMANDS: &str = "build, for Ansible roles";
 const CHROOT_PLUGIN: &str = "community.general.chroot";
 
 pub(super) fn findings(ansible: Ansible) -> Vec<DoctorFinding> {
-    vec![mmdebstrap(), mksquashfs(), packages(), ansible.finding(), machine(), kvm()]
+    vec![mmdebstrap(), mksquashfs(), packages(), ansible.finding(), machine(), kvm_finding()]
 }
 
 /// Returns the first line of a program's version message.
@@ -166,28 +167,19 @@ fn machine() -> DoctorFinding {
     }
 }
 
-fn kvm() -> DoctorFinding {
+fn kvm_finding() -> DoctorFinding {
     let name = "kvm";
     let without = "machines are emulated, which is about ten times slower";
     let lacks =
         |message| DoctorFinding::new(name, "boot", DoctorState::Lacks, message).without(without);
-    let device = std::path::Path::new("/dev/kvm");
-    match std::fs::File::options().read(true).write(true).open(device) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-            let user = user.map_or_else(|| "YOU".to_owned(), |user| user.name);
-            return lacks(format!("/dev/kvm: {error}"))
-                .fixed_by(format!("usermod --append --groups kvm {user}"))
-                .advice("log in again afterwards");
+    if let Err(error) = kvm::open() {
+        let finding = lacks(format!("{}: {error}", kvm::DEVICE));
+        if let Some(KvmRemedy { command, advice }) = kvm::remedy(&error) {
+            return DoctorFinding { command, advice: advice.map(str::to_owned), ..finding };
         }
-        Err(error) => {
-            return lacks(format!("/dev/kvm: {error}"))
-                .fixed_by("modprobe -a kvm_intel kvm_amd")
-                .advice(
-                    "enable virtualization in the firmware, or on the host of this virtual machine",
-                );
-        }
-        Ok(_) => {}
+        return finding.fixed_by("modprobe -a kvm_intel kvm_amd").advice(
+            "enable virtualization in the firmware, or on the host of this virtual machine",
+        );
     }
     match qemu::try_accelerator(Accelerator::Kvm) {
         Ok(()) => {

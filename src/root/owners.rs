@@ -5,6 +5,7 @@ use fs_model::delta::{Change, Delta, DeltaEntry, Object};
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::sandbox::widening_command;
 use crate::text::escape::escape;
+use crate::text::list;
 
 /// Returns a warning about new files of the user 65534, or of root and the group 65534, in a build
 /// without root privileges. Host files are shown with this owner, so copies that preserve the owner
@@ -19,17 +20,16 @@ pub(crate) fn copied_owner_warning(delta: &Delta) -> Option<String> {
             attr.uid == OVERFLOW_ID || attr.uid == 0 && attr.gid == OVERFLOW_ID
         })
     };
-    let mut copies = delta.entries.iter().filter(is_copy);
-    let first = copies.next()?;
-    let others = match copies.count() {
-        0 => String::new(),
-        others => format!(" and {others} more"),
-    };
+    let copies = delta.entries.iter().filter(is_copy);
+    let paths: Vec<String> = copies.map(|entry| format!("/{}", escape(&entry.path))).collect();
+    if paths.is_empty() {
+        return None;
+    }
     Some(format!(
-        "/{}{others}: owned by 65534 (nobody): without root privileges, host files (--bind, \
+        "{}: owned by 65534 (nobody): without root privileges, host files (--bind, \
          /proc, /sys) have this owner in the root, and so have copies that preserve the owner; if \
          that is wrong, copy without the owner (cp without -a) or set it",
-        escape(&first.path)
+        list::joined(paths.into_iter(), 1)
     ))
 }
 

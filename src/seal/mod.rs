@@ -45,6 +45,7 @@ pub use crate::manifest::{BaseLayer, Format, ManifestInfo};
 
 use crate::manifest::Counts;
 use crate::text::escape::escape;
+use crate::text::list;
 use encode::{ArchiveWriter, Encoder};
 use manifest::{DigestingWriter, WrittenArchive};
 use newc::clamp;
@@ -118,13 +119,12 @@ impl Warning {
     pub fn brief(&self) -> String {
         const MAX_NAMES: usize = 5;
         match self {
-            Warning::XattrsLost { path, names } if names.len() > MAX_NAMES => {
-                let (some, more) = (names[..MAX_NAMES].join(", "), names.len() - MAX_NAMES);
+            Warning::XattrsLost { path, names }
+                if list::shown(names.len(), MAX_NAMES) < names.len() =>
+            {
+                let some = list::joined(names.iter().cloned(), MAX_NAMES);
                 let keep = lost_xattrs::formats_for(names);
-                format!(
-                    "/{path}: the format cannot hold its attributes {some} …and {more} more: \
-                     {keep} them"
-                )
+                format!("/{path}: the format cannot hold its attributes {some}: {keep} them")
             }
             warning => warning.to_string(),
         }

@@ -21,6 +21,7 @@ use crate::image::view::{LookError, StackView, ViewNode, WalkControl, join};
 use crate::report::{check_images, plain, shown};
 use crate::text::digest::hex;
 use crate::text::error::describe;
+use crate::text::list;
 
 /// Minimum size of a big file, in bytes.
 const MIN_BIG_FILE_BYTES: u64 = 1_000_000;
@@ -351,9 +352,9 @@ fn cut(mut lines: Vec<String>) -> Vec<String> {
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
-    if lines.len() > MAX_LINES {
-        let more = lines.len() - MAX_LINES;
-        lines.truncate(MAX_LINES);
+    let shown = list::shown(lines.len(), MAX_LINES);
+    if let more @ 1.. = lines.len() - shown {
+        lines.truncate(shown);
         lines.push(format!("…and {more} more lines"));
     }
     lines

@@ -8,12 +8,14 @@
 
 pub(crate) mod agent;
 pub(crate) mod console;
+pub(crate) mod kvm;
 pub(crate) mod phase;
 pub(crate) mod qemu;
 mod server;
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ use crate::serve::{AccessRecord, CatalogueError};
 use agent::{AgentReport, Purpose};
 use console::Console;
 use phase::{BootProgress, Phase};
-use qemu::{Accelerator, VirtualMachine};
+use qemu::{Accelerator, MonitorEvents, VirtualMachine};
 use server::ArtifactServer;
 
 pub(crate) use crate::serve::MachineFiles;
@@ -189,6 +191,7 @@ pub(crate) fn boot(
             console: Console::default(),
             agent: AgentReport::default(),
             qemu_messages: String::new(),
+            monitor: MonitorEvents::default(),
             up: None,
             touched: 0,
         };
@@ -214,6 +217,14 @@ pub(crate) fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
     (!left.is_zero()).then_some(millis)
 }
 
+/// Reads from a socket of QEMU; 0 bytes once QEMU has exited.
+fn read_socket(socket: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match socket.read(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+        read => read,
+    }
+}
+
 /// Returns a string that does not occur in output by accident.
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; 16];
@@ -227,7 +238,7 @@ enum WatchEnd {
     Well,
     /// The machine cannot continue.
     Fault,
-    /// The machine switched itself off.
+    /// The machine switched itself off, or reset itself.
     Off,
     /// A time limit has passed.
     TimeOut,
@@ -247,6 +258,8 @@ struct BootWatch<'a> {
     agent: AgentReport,
     /// QEMU's own messages.
     qemu_messages: String,
+    /// The events of QEMU's monitor.
+    monitor: MonitorEvents,
     /// The time at which the machine came up; `None` until then.
     up: Option<Instant>,
     /// Memory that the machine had touched when the last phase began, in bytes.
@@ -271,6 +284,7 @@ impl BootWatch<'_> {
                 PollFd::new(machine.agent.as_fd(), PollFlags::POLLIN),
                 PollFd::new(server.as_fd(), PollFlags::POLLIN),
                 PollFd::new(machine.qemu_messages.as_fd(), PollFlags::POLLIN),
+                PollFd::new(machine.monitor.as_fd(), PollFlags::POLLIN),
                 PollFd::new(exited.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut fds, time_out) {
@@ -279,7 +293,7 @@ impl BootWatch<'_> {
             }
             let ready = fds.each_ref().map(|fd| fd.any().unwrap_or(true));
             drop(exited);
-            let [signalled, console, agent, requested, message, exited] = ready;
+            let [signalled, console, agent, requested, message, monitor, exited] = ready;
             let mut received = false;
             if signalled && let Some(signal) = signals.interruption() {
                 return Ok(WatchEnd::Interrupted(signal as i32));
@@ -293,11 +307,7 @@ impl BootWatch<'_> {
                 self.console_output(&buffer[..read], end);
             }
             if agent {
-                let read = match machine.agent.read(&mut buffer) {
-                    Ok(read) => read,
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-                    Err(error) => return Err(error.into()),
-                };
+                let read = read_socket(&mut machine.agent, &mut buffer)?;
                 received |= read > 0;
                 let observer = &mut *self.observer;
                 self.agent.take(&buffer[..read], &mut |bytes| observer.output(bytes, end));
@@ -317,6 +327,11 @@ impl BootWatch<'_> {
                 {
                     return Ok(WatchEnd::NoKvm);
                 }
+            }
+            if monitor {
+                let read = read_socket(&mut machine.monitor, &mut buffer)?;
+                received |= read > 0;
+                self.monitor.take(&buffer[..read]);
             }
             if self.progress.phase() != phase {
                 self.touched = self.touched.max(machine.peak_memory());
@@ -437,9 +452,11 @@ impl BootWatch<'_> {
             WatchEnd::Off if !self.qemu_messages.trim().is_empty() => {
                 Some(format!("QEMU: {}", self.qemu_messages.trim()))
             }
-            WatchEnd::Off => {
-                Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned()))
-            }
+            WatchEnd::Off => Some(fault.unwrap_or_else(|| {
+                let action =
+                    if self.monitor.reset { "reset itself" } else { "switched itself off" };
+                format!("the machine {action}")
+            })),
             WatchEnd::TimeOut => Some(self.describe_timeout(phase)),
             WatchEnd::Interrupted(signal) => {
                 interrupted = Some(signal);

@@ -12,14 +12,18 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, Signal};
+use serde_json::Value;
 
-use super::BootError;
+use super::{BootError, kvm};
 use crate::sandbox::{MissingRequirement, end_with_parent, find_program};
 
 /// The address of the host's loopback interface inside the machine.
 pub(crate) const HOST: &str = "10.0.2.2";
 
 const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Maximum length of a line of QEMU's monitor, in bytes.
+const MAX_EVENT_LENGTH: usize = 64 << 10;
 
 /// The network card of the machines.
 const CARD: &str = "virtio-net-pci";
@@ -74,16 +78,10 @@ impl Accelerator {
     /// Returns the best accelerator that this user can open. KVM can still fail when it is used,
     /// for example when this host is a virtual machine itself.
     pub(crate) fn best() -> Self {
-        match File::options().read(true).write(true).open("/dev/kvm") {
+        match kvm::open() {
             Ok(_) => Accelerator::Kvm,
             Err(_) => Accelerator::Tcg,
         }
-    }
-
-    /// Whether KVM exists and this user lacks permission to use it.
-    pub(crate) fn is_denied() -> bool {
-        let opened = File::options().read(true).write(true).open("/dev/kvm");
-        opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// Returns kernel parameters that a machine on this accelerator needs.
@@ -135,6 +133,32 @@ pub(crate) struct VirtualMachine {
     pub agent: UnixStream,
     /// QEMU's own messages (its standard error).
     pub qemu_messages: File,
+    /// The other end of QEMU's monitor, which sends events as JSON (QMP).
+    pub monitor: UnixStream,
+}
+
+/// Parses the events of QEMU's monitor.
+#[derive(Debug, Default)]
+pub(crate) struct MonitorEvents {
+    /// Received bytes of an incomplete line.
+    rest: Vec<u8>,
+    /// Whether the machine ended because it reset itself: `-no-reboot` turns a reset into the end.
+    pub reset: bool,
+}
+
+impl MonitorEvents {
+    /// Parses received bytes.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+            self.reset |= event["event"] == "SHUTDOWN" && event["data"]["reason"] == "guest-reset";
+        }
+        if self.rest.len() > MAX_EVENT_LENGTH {
+            self.rest.clear();
+        }
+    }
 }
 
 impl VirtualMachine {
@@ -145,6 +169,9 @@ impl VirtualMachine {
     pub(crate) fn start(options: &QemuOptions) -> Result<Self, BootError> {
         let program = find_program(PROGRAM).ok_or_else(missing)?;
         let (agent, port) = UnixStream::pair()?;
+        let (mut monitor, monitor_port) = UnixStream::pair()?;
+        // QEMU sends events only after this command, which waits in the socket.
+        monitor.write_all(b"{\"execute\": \"qmp_capabilities\"}\n")?;
         let mib = options.memory >> 20;
         let mut command = Command::new(program);
         command
@@ -172,6 +199,9 @@ impl VirtualMachine {
             .arg("-chardev")
             .arg(format!("socket,id=agent,fd={}", port.as_raw_fd()))
             .args(["-device", "isa-serial,chardev=agent"])
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,fd={}", monitor_port.as_raw_fd()))
+            .args(["-mon", "chardev=monitor,mode=control"])
             .arg("-netdev")
             .arg(format!("user,id=net,bootfile={}", options.script))
             .args(["-device", &format!("{CARD},netdev=net,bootindex=1")])
@@ -182,10 +212,12 @@ impl VirtualMachine {
         end_with_parent(&mut command);
         command.stdin(if options.keyboard { Stdio::inherit() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // QEMU inherits the descriptor by its number; no other thread starts programs.
-        rustix::io::fcntl_setfd(&port, FdFlags::empty()).map_err(io::Error::from)?;
+        // QEMU inherits the descriptors by their numbers; no other thread starts programs.
+        for port in [&port, &monitor_port] {
+            rustix::io::fcntl_setfd(port, FdFlags::empty()).map_err(io::Error::from)?;
+        }
         let child = command.spawn();
-        drop(port);
+        drop((port, monitor_port));
         let mut child = child?;
         let streams = child.stdout.take().zip(child.stderr.take());
         let pid = rustix::process::Pid::from_child(&child);
@@ -197,7 +229,7 @@ impl VirtualMachine {
         };
         let console = File::from(OwnedFd::from(console));
         let qemu_messages = File::from(OwnedFd::from(qemu_messages));
-        Ok(VirtualMachine { child, pidfd, console, agent, qemu_messages })
+        Ok(VirtualMachine { child, pidfd, console, agent, qemu_messages, monitor })
     }
 
     /// Returns a descriptor that is readable once QEMU has exited.
@@ -227,5 +259,29 @@ impl VirtualMachine {
 impl Drop for VirtualMachine {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_reset_of_the_machine_is_a_reset() {
+        let shutdown = |reason: &str| {
+            format!("{{\"event\": \"SHUTDOWN\", \"data\": {{\"reason\": \"{reason}\"}}}}\r\n")
+        };
+        let is_reset = |text: String| {
+            let mut events = MonitorEvents::default();
+            text.as_bytes().chunks(7).for_each(|part| events.take(part));
+            events.reset
+        };
+        let greeting = "{\"QMP\": {}}\r\nno JSON\r\n{\"event\": \"RESET\"}\r\n";
+        assert!(is_reset(format!("{greeting}{}", shutdown("guest-reset"))));
+        assert!(!is_reset(format!("{greeting}{}", shutdown("guest-shutdown"))));
+        assert!(!is_reset(greeting.to_owned()));
+        let mut events = MonitorEvents::default();
+        (0..100).for_each(|_| events.take(&[b'x'; 1000]));
+        assert!(events.rest.len() <= MAX_EVENT_LENGTH);
     }
 }

@@ -91,6 +91,14 @@ fn failed_boot_is_reported_with_phase_and_reason() {
         "the machine did not come up: fetching and unpacking the base and the overlays: unpack: ",
         "cut.cpio.gz: damaged",
     ]);
+    let reset = "rm -f /sbin/init /usr/sbin/init
+        printf '#!/bin/sh\\necho b >/proc/sysrq-trigger\\nsleep 60\\n' >/usr/sbin/init
+        chmod 755 /usr/sbin/init";
+    site.overlay("reset.cpio.gz", &[], reset);
+    machine
+        .boot(&["reset.cpio.gz"], &["--until", "never"])
+        .code(1)
+        .stderr_has(&["starting the system: the machine reset itself"]);
     // Only the firmware starts.
     let report = machine.boot(&[], &["--until", "never", "--time-out", "2", "--json"]).code(1);
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();

@@ -92,6 +92,8 @@ fn role_runs_unchanged_and_gives_the_same_bytes_without_root() {
     assert_eq!(read("etc/motd"), "hello\n");
     assert_eq!(read("etc/demo.conf"), "hello 1 kept lab\n");
     assert_eq!(read("srv/notified"), "notified\n");
+    // Kernel packages make no initrd.
+    assert!(read("srv/env").lines().any(|line| line == "INITRD=No"), "{}", read("srv/env"));
     assert_eq!(read("srv/facts"), "Debian community.general.chroot\n");
     assert_eq!(read("srv/local"), "outside\n");
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -169,10 +171,14 @@ fn arguments_are_passed_to_ansible() {
     let list = |more: &[&str]| {
         let mut command = stage.overcoat(Who::Unprivileged);
         command.arg("build").arg(&image).arg("-o").arg(&output).args(more);
-        finish(&mut command).ok();
-        stage.archive_names(&output)
+        let finished = finish(&mut command).ok();
+        (stage.archive_names(&output), finished.stderr)
     };
-    assert!(!list(&[]).contains("srv/tagged"));
-    assert!(list(&["--ansible=--tags=extra"]).contains("srv/tagged"));
-    assert!(!list(&["--ansible=--tags=extra", "--ansible=--check"]).contains("srv/tagged"));
+    assert!(!list(&[]).0.contains("srv/tagged"));
+    let (names, messages) = list(&["--ansible=--tags=extra", "-v"]);
+    assert!(names.contains("srv/tagged"));
+    // Each task with its time.
+    let task = "overcoat: [2/15] demo: ansible role demo: demo : asked for: ";
+    assert!(messages.lines().any(|l| l.starts_with(task) && l.ends_with(" s")), "{messages}");
+    assert!(!list(&["--ansible=--tags=extra", "--ansible=--check"]).0.contains("srv/tagged"));
 }

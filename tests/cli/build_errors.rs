@@ -72,6 +72,21 @@ fn failed_script_is_reported_with_its_last_output() {
 }
 
 #[test]
+fn failure_before_a_shell_is_printed_once() {
+    let broken = Broken::new("", "", "scripts: [fail.sh]\n");
+    broken.write("p/fail.sh", "echo 'cannot find the thing' >&2\nexit 7\n");
+    let mut command = broken.stage.overcoat(Who::Unprivileged);
+    command.current_dir(broken.stage.path("project"));
+    // Standard input is empty, so the shell ends at once.
+    let finished = finish(command.args(["build", "--json", "--shell-on-failure"])).code(1);
+    let error = "error: the step \"script fail.sh\" failed";
+    for part in [error, "  | cannot find the thing", "opening a shell in the root"] {
+        assert_eq!(finished.stderr.matches(part).count(), 1, "{part}: {}", finished.stderr);
+    }
+    assert!(finished.text().contains("cannot find the thing"), "{}", finished.text());
+}
+
+#[test]
 fn failed_task_is_reported_with_its_last_output() {
     let broken = Broken::new("", "", "");
     fs::remove_file(broken.stage.path("project/p/provisioner.yml")).unwrap();

@@ -276,6 +276,26 @@ fn masked_proc_and_low_memory_are_noted() {
     }
 }
 
+/// The group of /dev/kvm has any name, and sometimes no rights or no name.
+#[test]
+fn access_to_kvm_is_advised_by_its_owner_and_mode() {
+    let device = |owner: &str, mode: &str| {
+        format!(
+            "{HIDE_DEVICE}\ncp -a /dev/fuse dev/; mknod -m {mode} dev/kvm c 10 232
+             chown {owner} dev/kvm; mount --bind dev /dev; {}",
+            hide("setfacl || echo /dev/null")
+        )
+    };
+    let kvm = |owner: &str, mode: &str, parts: &[&str]| {
+        examined(&device(owner, mode), Who::Unprivileged).code(0).has("kvm", "lacks", parts);
+    };
+    let user = format!("--groups audio {USER}\"");
+    kvm("root:audio", "660", &["usermod", &user, "log in again"]);
+    kvm("root:audio", "600", &["\"chmod 666 /dev/kvm\""]);
+    kvm("root:root", "660", &["\"chmod 666 /dev/kvm\""]);
+    kvm("root:4711", "660", &["\"chmod 666 /dev/kvm\""]);
+}
+
 #[test]
 fn missing_qemu_affects_only_boot() {
     let qemu = "qemu-system-x86_64";

@@ -39,6 +39,13 @@ fn colours_follow_the_environment() {
     assert!(!coloured(&[]), "a pipe");
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
     assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    // The labels of errors and warnings, too.
+    for (variable, label) in [("CLICOLOR_FORCE", "\x1b[31merror:\x1b[0m"), ("NO_COLOR", " error:")]
+    {
+        let mut cat = stage.overcoat(Who::Unprivileged);
+        cat.env_remove("NO_COLOR").env(variable, "1").arg("cat").arg(&base).arg(":/none");
+        finish(&mut cat).code(1).stderr_has(&[label]);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod attributes;
 mod base;
 mod bootable_images;
 mod build_errors;
+mod build_progress;
 mod cat;
 mod check;
 mod clean;
@@ -61,6 +62,7 @@ mod stat;
 mod status;
 #[path = "../support/mod.rs"]
 mod support;
+mod tar_layers;
 mod torture;
 mod tree;
 mod unpacking;

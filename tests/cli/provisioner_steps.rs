@@ -209,3 +209,33 @@ fn overlay_has_no_host_ids_and_no_dates_of_its_base() {
     assert!(nvme.contains("usr/sbin/nvme\n") && nvme.contains("etc/nvme"), "{nvme}");
     assert!(!nvme.contains("etc/nvme/host"), "{nvme}");
 }
+
+/// dpkg removes directories that do not exist from the lists of all packages when a new package
+/// creates them. A base without translations and manuals lacks such directories.
+#[test]
+fn overlay_has_no_lists_of_the_packages_of_its_base() {
+    let stage = Stage::new();
+    let small = stage.out(Who::Root).join("small.cpio.gz");
+    let mut run = stage.overcoat(Who::Root);
+    run.arg("run").arg(stage.debian()).arg("--save").arg(&small);
+    finish(run.args(["--", "sh", "-c", "rm -r /usr/share/locale/* /usr/share/man/*"])).ok();
+    stage.write("sources/files/etc/apt/sources.list", REPOSITORY);
+    stage.write(
+        "sources/provisioner.yml",
+        "steps: [{files: files}, {packages: [lshw, cpio]}]\ncleanup: {locales: true, docs: true}\n",
+    );
+    let image = format!(
+        "base: {}\noverlays: [{}]\nprovisioner: sources\nnetwork: none\n",
+        stage.debian().display(),
+        small.display()
+    );
+    let image = stage.write("image.yml", image);
+    let (output, finished) = build(&stage, Who::Unprivileged, &image);
+    finished.ok();
+    let names = stage.archive_names(&output);
+    let lists: Vec<&str> = names.lines().filter(|name| name.ends_with(".list")).collect();
+    assert_eq!(
+        lists,
+        ["etc/apt/sources.list", "var/lib/dpkg/info/cpio.list", "var/lib/dpkg/info/lshw.list"]
+    );
+}

@@ -208,7 +208,7 @@ fn long_lists_of_lost_attributes_are_shortened_without_verbose() {
         rustix::fs::setxattr(mnt.dir.join(format!("more{number}")), "user.b", b"", how).unwrap();
     }
     let seal = |more: &[&str]| mnt.seal(&[&["-o", "x.cpio"], more].concat()).ok();
-    let parts = ["/file: ", "user.a104 …and 95 more", "/more108: ", "…and 91 more warnings; -v"];
+    let parts = ["/file: ", "user.a104, and 95 more", "/more108: ", "…and 91 more warnings; -v"];
     let short = seal(&[]).stderr_has(&parts).stderr;
     assert!(short.lines().count() == 12 && short.len() < 1500, "{short}");
     let all = seal(&["-v"]).stderr_has(&["user.a199", "/more199: "]).stderr;

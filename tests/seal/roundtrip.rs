@@ -1,17 +1,18 @@
-//! The cpio layer reads the objects that the newc writer wrote.
+//! The layers read the objects that the writers of cpio and tar wrote.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fs_model::attr::{Attr, Device, FileType, Time};
-use fs_model::layer::cpio::{CpioLayer, Limits, WHITEOUTS_ARE_DEVICES};
-use fs_model::layer::{Layer, LayerEntry, LayerIno};
+use fs_model::layer::cpio::{CpioLayer, WHITEOUTS_ARE_DEVICES};
+use fs_model::layer::tar::TarLayer;
+use fs_model::layer::{Layer, LayerEntry, LayerIno, Limits};
 use overcoat::seal::Format;
 use proptest::prelude::*;
 
 use crate::support::{Data, Sample, attr, everything, options, sealed};
 
-fn compare(sample: &Sample, layer: &CpioLayer) {
+fn compare(sample: &Sample, layer: &dyn Layer) {
     let mut seen = BTreeMap::<u64, LayerIno>::new();
     let mut count = 0;
     for entry in &sample.delta.entries {
@@ -56,7 +57,7 @@ fn compare(sample: &Sample, layer: &CpioLayer) {
     assert_eq!(objects(layer), count, "number of entries");
 }
 
-fn objects(layer: &CpioLayer) -> usize {
+fn objects(layer: &dyn Layer) -> usize {
     let mut ahead = vec![layer.root()];
     let mut count = 1;
     while let Some(dir) = ahead.pop() {
@@ -75,6 +76,14 @@ fn check(sample: &Sample) {
     for format in [Format::Cpio, Format::CpioGz, Format::CpioZst] {
         let bytes = sealed(sample, &options(format));
         let layer = CpioLayer::open("sealed", Arc::new(bytes), Limits::default()).unwrap();
+        compare(sample, &layer);
+    }
+    // In a tar, a file with the name of a whiteout is one.
+    let is_whiteout =
+        |path: &[u8]| path.split(|&byte| byte == b'/').any(|name| name.starts_with(b".wh."));
+    if sample.delta.entries.iter().all(|entry| !is_whiteout(&entry.path)) {
+        let bytes = sealed(sample, &options(Format::Tar));
+        let layer = TarLayer::open("sealed", Arc::new(bytes), Limits::default()).unwrap();
         compare(sample, &layer);
     }
 }

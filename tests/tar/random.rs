@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::raw::{Archive, Header};
-use crate::snapshot::{by_gnu_tar, by_overcoat, differences};
+use crate::snapshot::{as_layer, assert_same_layer, by_gnu_tar, by_overcoat, differences};
 use crate::{Random, is_root, memory_dir, seeds};
 
 const NAMES: [&str; 8] = ["a", "b", "c", "a/a", "a/b", "b/a", "b/c", "a/b/c"];
@@ -48,6 +48,7 @@ fn random_members_become_what_gnu_tar_makes_of_them() {
             (Ok(expected), Ok((found, _))) => {
                 let differences = differences(&expected, &found);
                 assert!(differences.is_empty(), "seed {seed}: {text}{differences}");
+                assert_same_layer(&format!("seed {seed}: {text}"), &bytes, &found);
                 same += 1;
             }
             (Ok(_), Err(error)) => panic!("seed {seed}: {text}{error}"),
@@ -89,6 +90,9 @@ fn damaged_archives_get_an_answer() {
         for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
             let header = Header::from_block(block.try_into().unwrap());
             block.copy_from_slice(&header.summed());
+        }
+        if let Err(error) = as_layer(&bytes) {
+            assert!(error.starts_with("archive: "), "seed {seed}: {text}{error}");
         }
         match by_overcoat(&bytes) {
             Ok(_) => taken += 1,

@@ -6,7 +6,7 @@ use fs_model::Tree;
 use overcoat::seal::{Format, Output, SealOptions, seal};
 
 use crate::raw::{Archive, Header};
-use crate::snapshot::{Snapshot, by_gnu_tar, differences, imported, of_tree};
+use crate::snapshot::{Snapshot, assert_same_layer, by_gnu_tar, differences, imported, of_tree};
 use crate::tools::sh;
 use crate::writers::random_tree;
 use crate::{is_root, memory_dir, seeds};
@@ -34,6 +34,7 @@ fn compare(name: &str, archive: &[u8]) -> (Vec<u8>, Snapshot) {
     let bytes = sealed(&first);
     let (second, notes) = imported(&bytes).unwrap();
     assert!(notes.is_empty(), "{name}: {notes:?}");
+    assert_same_layer(name, &bytes, &of_tree(&second));
     let (first, second_snapshot) = (with_sealed_times(of_tree(&first)), of_tree(&second));
     let differences = differences(&first, &second_snapshot);
     assert!(differences.is_empty(), "{name}: {differences}");

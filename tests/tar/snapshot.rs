@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::{fmt, fs};
 
+use fs_model::layer::Limits;
+use fs_model::layer::tar::TarLayer;
 use fs_model::tree::{TreeOptions, XattrSupport};
 use fs_model::{Attr, FileType, Ino, Tree};
 use sha2::{Digest, Sha256};
@@ -235,6 +237,33 @@ pub(crate) fn by_gnu_tar(archive: &Path, out: &Path) -> Result<Snapshot, String>
 /// The objects that overcoat imports from an archive, with the notes that it reports.
 pub(crate) fn by_overcoat(archive: &[u8]) -> Result<(Snapshot, Vec<String>), String> {
     imported(archive).map(|(tree, notes)| (of_tree(&tree), notes))
+}
+
+/// The objects of an archive that is a layer.
+pub(crate) fn as_layer(archive: &[u8]) -> Result<Snapshot, String> {
+    let image = std::sync::Arc::new(archive.to_vec());
+    let layer = TarLayer::open("archive", image, Limits::default()).map_err(|e| e.to_string())?;
+    let options = TreeOptions { upper_limit: None, xattrs: XattrSupport::All };
+    Ok(of_tree(&Tree::new(vec![std::sync::Arc::new(layer)], options).unwrap()))
+}
+
+/// Checks that an archive has the same objects as a layer and as an imported root. In a layer,
+/// names of whiteouts are no files, ACLs have no names, and an archive without a member for the
+/// root has none.
+pub(crate) fn assert_same_layer(name: &str, archive: &[u8], imported: &Snapshot) {
+    let mut imported = imported.clone();
+    let is_whiteout =
+        |path: &Vec<u8>| path.split(|&byte| byte == b'/').any(|name| name.starts_with(b".wh."));
+    imported.retain(|path, _| !is_whiteout(path));
+    match as_layer(archive) {
+        Ok(mut layer) => {
+            let root = layer.get_mut(&b""[..]).unwrap();
+            root.mtime = imported[&b""[..]].mtime;
+            let differences = differences(&imported, &layer);
+            assert!(differences.is_empty(), "{name}, as a layer: {differences}");
+        }
+        Err(error) => assert!(error.contains("--numeric-owner"), "{name}, as a layer: {error}"),
+    }
 }
 
 /// The tree that an archive becomes, with the notes that are reported.

@@ -16,10 +16,19 @@ use std::ops::Range;
 use crate::attr::{Attr, FileType};
 use crate::error::LayerError;
 
+mod archive_names;
+mod compressed;
 pub mod cpio;
 pub mod directory;
+mod memory;
 mod overlayfs;
 pub mod squashfs;
+pub mod tar;
+
+pub use memory::Limits;
+
+/// Size of a piece of decoded content in bytes.
+const PIECE_SIZE: usize = 128 * 1024;
 
 /// The number of an object within its layer, below 2^48.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

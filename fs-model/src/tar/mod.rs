@@ -104,7 +104,7 @@ pub struct TarError {
 
 /// Returns a name for use in a message, followed by a colon. Control characters and bytes that are
 /// not UTF-8 are escaped as `\xHH`.
-fn prefix(member: Option<&[u8]>) -> String {
+pub(crate) fn prefix(member: Option<&[u8]>) -> String {
     let Some(path) = member else { return String::new() };
     let mut text = String::with_capacity(path.len());
     for part in path.utf8_chunks() {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::mem;
+use std::ops::Range;
 
 use super::header::{BlockKind, TarHeader, until_nul};
 use super::pax::Extended;
@@ -30,7 +31,7 @@ pub enum End {
 /// A reader of an archive.
 #[derive(Debug)]
 pub struct Reader<R> {
-    inner: BufReader<R>,
+    inner: R,
     /// Number of bytes consumed from `inner`.
     offset: u64,
     /// The offset of the current header.
@@ -55,11 +56,18 @@ struct MemberData {
     packing: Option<Packing>,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> Reader<BufReader<R>> {
     /// Creates a reader for the archive at the start of `inner`.
     pub fn new(inner: R) -> Self {
+        Reader::buffered(BufReader::with_capacity(BUFFER_SIZE, inner))
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Creates a reader for the archive at the start of a buffered stream, or of bytes in memory.
+    pub fn buffered(inner: R) -> Self {
         Reader {
-            inner: BufReader::with_capacity(BUFFER_SIZE, inner),
+            inner,
             offset: 0,
             header_offset: 0,
             member: None,
@@ -92,6 +100,21 @@ impl<R: Read> Reader<R> {
     /// See [`Reader::next_member`].
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>, TarError> {
         self.with_context(|reader| reader.piece(buffer))
+    }
+
+    /// Skips a piece of the current member's data, up to its end or a hole. Returns its range in the
+    /// file and its offset in the archive, or `None` at the end of the data.
+    ///
+    /// # Errors
+    /// See [`Reader::next_member`].
+    pub fn skip_data(&mut self) -> Result<Option<(Range<u64>, u64)>, TarError> {
+        self.with_context(|reader| {
+            let Some(Extent { start, len }) = reader.next_extent()? else { return Ok(None) };
+            let at = reader.offset;
+            reader.skip(len)?;
+            reader.data_consumed(len);
+            Ok(Some((start..start + len, at)))
+        })
     }
 
     /// Reads the rest of the stream after the archive, so that its writer does not receive an error
@@ -320,35 +343,44 @@ impl<R: Read> Reader<R> {
     }
 
     fn piece(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>, TarErrorKind> {
+        let Some(Extent { start, len }) = self.next_extent()? else { return Ok(None) };
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let most = usize::try_from(len).unwrap_or(usize::MAX).min(buffer.len());
+        let found = self.fill()?;
+        if found.is_empty() {
+            return Err(TarErrorKind::Truncated);
+        }
+        let length = most.min(found.len());
+        buffer[..length].copy_from_slice(&found[..length]);
+        self.consume(length);
+        self.data_consumed(length as u64);
+        Ok(Some((start, length)))
+    }
+
+    /// Returns the rest of the current piece of data, or else the next piece; `None` at the end.
+    fn next_extent(&mut self) -> Result<Option<Extent>, TarErrorKind> {
         loop {
-            let Some(piece) = self.data.pieces.last_mut() else { return Ok(None) };
-            if piece.len == 0 {
-                self.data.pieces.pop();
-                if self.data.packing == Some(Packing::Blocks) {
-                    let padding = self.data.stored % BLOCK;
-                    self.skip(padding)?;
-                    self.data.stored -= padding;
-                }
-                continue;
+            let Some(piece) = self.data.pieces.last() else { return Ok(None) };
+            if piece.len > 0 {
+                return Ok(Some(Extent { start: piece.start, len: piece.len }));
             }
-            if buffer.is_empty() {
-                return Ok(None);
+            self.data.pieces.pop();
+            if self.data.packing == Some(Packing::Blocks) {
+                let padding = self.data.stored % BLOCK;
+                self.skip(padding)?;
+                self.data.stored -= padding;
             }
-            let most = usize::try_from(piece.len).unwrap_or(usize::MAX).min(buffer.len());
-            let start = piece.start;
-            let found = self.fill()?;
-            if found.is_empty() {
-                return Err(TarErrorKind::Truncated);
-            }
-            let length = most.min(found.len());
-            buffer[..length].copy_from_slice(&found[..length]);
-            self.consume(length);
-            self.data.stored -= length as u64;
-            if let Some(piece) = self.data.pieces.last_mut() {
-                piece.start += length as u64;
-                piece.len -= length as u64;
-            }
-            return Ok(Some((start, length)));
+        }
+    }
+
+    /// Advances in the current piece of data.
+    fn data_consumed(&mut self, length: u64) {
+        self.data.stored -= length;
+        if let Some(piece) = self.data.pieces.last_mut() {
+            piece.start += length;
+            piece.len -= length;
         }
     }
 
@@ -424,7 +456,8 @@ impl<R: Read> Reader<R> {
                 Err(error) => return Err(TarErrorKind::Read(error)),
             }
         }
-        Ok(self.inner.buffer())
+        // Returns the buffered data again: the borrow checker rejects returning it above.
+        self.inner.fill_buf().map_err(TarErrorKind::Read)
     }
 
     fn consume(&mut self, length: usize) {

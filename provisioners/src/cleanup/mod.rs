@@ -9,6 +9,7 @@
 //! so clean-up never makes an overlay larger.
 
 mod caches;
+mod dpkg_lists;
 mod identity;
 mod records;
 mod size;
@@ -54,7 +55,7 @@ pub fn list() -> &'static [Cleanup] {
     &STEPS
 }
 
-static STEPS: [Cleanup; 16] = [
+static STEPS: [Cleanup; 17] = [
     Cleanup {
         name: "apt-cache",
         description: "downloaded packages and apt's binary caches",
@@ -84,6 +85,12 @@ static STEPS: [Cleanup; 16] = [
         description: "backups of the user database, of dpkg and of debconf (passwd-, status-old)",
         default: true,
         work: records::backups,
+    },
+    Cleanup {
+        name: "dpkg-lists",
+        description: "dpkg's file lists of the lower layers' packages that lack only directories",
+        default: true,
+        work: dpkg_lists::dpkg_lists,
     },
     Cleanup {
         name: "tmp",

@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::ansible_tasks::TaskLog;
 use super::{StepContext, StepError, packages, path_outside};
 use crate::ansible::paths::roles_path;
 use crate::machine::{CALLBACK_NAME, Command, Machine, MachineError};
@@ -141,7 +142,18 @@ impl AnsibleRole {
         for (name, value) in self.environment(&temporary) {
             command = command.env(name, value);
         }
-        context.command("ansible-playbook", &command)
+        if !options.kernel_initrds {
+            // The hook of initramfs-tools for kernel packages then makes no initrd. It takes a
+            // minute, and no machine uses an initrd in an image. `update-initramfs` ignores it.
+            command = command.env("INITRD", "No");
+        }
+        let mut tasks = TaskLog::new(context.log);
+        let result = context.machine.run(&command, &mut tasks);
+        tasks.finish(result.as_ref().is_ok_and(|exit| exit.success()));
+        match result? {
+            exit if exit.success() => Ok(()),
+            exit => Err(StepError::Command { command: "ansible-playbook".to_owned(), exit }),
+        }
     }
 
     /// Checks that the root has the Python modules that Ansible needs. Without this check Ansible

@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod ansible;
+mod ansible_tasks;
 pub(crate) mod attributes;
 pub(crate) mod availability;
 pub(crate) mod files;

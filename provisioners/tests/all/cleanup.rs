@@ -239,6 +239,54 @@ fn files_of_the_base_are_kept() {
 }
 
 #[test]
+fn lists_of_packages_of_the_base_are_reverted_if_they_lack_only_directories() {
+    let (base, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let info = |name: &str| format!("var/lib/dpkg/info/{name}");
+    let whole = "/.\n/usr\n/usr/share/locale/de\n/usr/share/locale/de/x.mo\n/usr/bin/x\n/srv/x\n";
+    for name in ["dir", "empty", "file", "upgraded", "longer"] {
+        write_files(
+            base.path(),
+            &[
+                (&info(&format!("{name}.list")), whole),
+                (&info(&format!("{name}.md5sums")), "0  usr/bin/x\n"),
+            ],
+        );
+        let digests = if name == "upgraded" { "1  usr/bin/x\n" } else { "0  usr/bin/x\n" };
+        write_files(dir.path(), &[(&info(&format!("{name}.md5sums")), digests)]);
+    }
+    write_files(
+        dir.path(),
+        &[
+            ("srv/x/kept", ""),
+            ("var/lib/dpkg/status", "Package: new\n"),
+            (&info("dir.list"), &whole.replace("/usr/share/locale/de\n", "")),
+            (&info("empty.list"), &whole.replace("/srv/x\n", "")),
+            // Another package replaces the file.
+            (&info("file.list"), &whole.replace("/usr/bin/x\n", "")),
+            (&info("upgraded.list"), &whole.replace("/usr/share/locale/de\n", "")),
+            (&info("longer.list"), &format!("{whole}/usr/bin/y\n")),
+            (&info("new.list"), "/.\n"),
+        ],
+    );
+    let before = tree(dir.path());
+    let mut machine = Layered { upper: Directory::new(dir.path()), base: base.path().to_owned() };
+    clean(&mut machine, &["dpkg-lists"]);
+    let after = tree(dir.path());
+    for (name, is_reverted) in [
+        ("dir", true),
+        ("empty", true),
+        ("file", false),
+        ("upgraded", false),
+        ("longer", false),
+        ("new", false),
+    ] {
+        let path = info(&format!("{name}.list"));
+        let wanted = if is_reverted { whole } else { &before[&path] };
+        assert_eq!(after[&path], wanted, "{name}");
+    }
+}
+
+#[test]
 fn docs_and_locales_keep_files_that_others_need() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

@@ -8,6 +8,7 @@ mod parse;
 mod stream;
 
 use fs_model::FileType;
+use fs_model::layer::tar::is_tar;
 
 use super::context::{CheckContext, UNREADABLE};
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
@@ -66,7 +67,8 @@ fn archives(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
             continue;
         };
         let bytes = (**bytes).as_ref();
-        if bytes.starts_with(b"hsqs") {
+        // The other lints are about newc archives.
+        if bytes.starts_with(b"hsqs") || is_tar(bytes) {
             if let Some(error) = &image.open_error {
                 findings.push(Finding::new(&UNREADABLE, &image.name, None, error.kind.to_string()));
             }

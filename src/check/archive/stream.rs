@@ -133,7 +133,7 @@ fn unsupported_format(bytes: &[u8]) -> Option<&'static str> {
         (b"\x7fELF", "an ELF file"),
     ];
     if bytes.get(257..262) == Some(b"ustar") {
-        return Some("a tar archive");
+        return Some("a tar archive with a damaged header");
     }
     magics.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, what)| *what)
 }

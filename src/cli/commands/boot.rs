@@ -22,6 +22,7 @@ use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 use crate::text::size::size_text;
+use crate::vm::kvm;
 use crate::vm::phase::Phase;
 use crate::vm::qemu::Accelerator;
 use crate::vm::{BootObserver, BootOptions, BootReport, MachineFiles, boot, time_out};
@@ -149,11 +150,17 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if args.shell {
         ui.status("machine console; Ctrl-A X switches the machine off");
     }
-    if options.accelerator.is_none() && Accelerator::is_denied() {
-        ui.status(
-            "no permission for /dev/kvm: emulating the processor, about ten times slower; to use \
-             KVM, run `usermod -aG kvm USER` as root, then log in again",
-        );
+    if options.accelerator.is_none()
+        && let Some(remedy) = kvm::open().err().as_ref().and_then(kvm::remedy)
+    {
+        let command = remedy.command.map(|command| format!("as root: `{command}`"));
+        let advice = remedy.advice.map(str::to_owned);
+        let remedy: Vec<String> = [command, advice].into_iter().flatten().collect();
+        ui.status(&format!(
+            "no permission for {}: emulating the processor, about ten times slower; to use KVM, {}",
+            kvm::DEVICE,
+            remedy.join("; ")
+        ));
     }
     let terminal = TerminalGuard::new(args.shell, args.console);
     let report = boot(&parts, &options, &signals, &mut reporter)?;

@@ -13,7 +13,7 @@ use super::project::{self, ProjectArgs};
 use crate::build::{BuildOptions, is_same_file};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
-use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::project_images;
 use crate::cli::ui::reporter::build_reporter;
 
@@ -49,6 +49,10 @@ pub(crate) struct CommonBuildArgs {
     /// Write the output of all steps to this file (default: OUT.log, if the build fails)
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+
+    /// Keep the output of all steps beside the image, as OUT.log, if the build succeeds, too
+    #[arg(long)]
+    pub(crate) keep_logs: bool,
 
     /// Open a shell in the root when a step fails
     #[arg(long)]
@@ -100,7 +104,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             let image = &project.images()[index].image;
             let outcome = build_with(ui, image, &options);
             if let Err(error) = &outcome
-                && !error.is_silent()
+                && (!error.is_silent() || error.kind == ErrorKind::Reported)
             {
                 // The parent process puts the error into its own report.
                 ui.print(&json!({ "error": error.to_string() }).to_string())?;
@@ -201,6 +205,7 @@ impl CommonBuildArgs {
             root: self.root.settings(ui),
             seal: self.seal.settings(),
             log: self.log.clone(),
+            keep_log: self.keep_logs,
             shell_on_failure: self.shell_on_failure,
             ansible: self.ansible.clone(),
         }

@@ -32,7 +32,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let code = opened.each(Follow::Yes, &mut |node| {
         if node.is_link() {
             let (path, target) = (display_path(&node.path), opened.view.link(&node)?);
-            ui.status(&format!("error: {path}: broken symbolic link to {}", escape(&target)));
+            ui.error(&format!("{path}: broken symbolic link to {}", escape(&target)));
             missing = true;
             return Ok(());
         }

@@ -22,6 +22,7 @@ use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::cli::ui::stdout::StdoutWriter;
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
+use crate::text::list;
 use crate::text::size::size_text;
 
 /// Maximum number of findings printed per lint without `--all`.
@@ -387,16 +388,22 @@ fn print_report(
     for (severity, lint, findings) in report.by_lint() {
         let word = out.paint(colour(severity), severity.word());
         out.line(&format!("{word}: {}: {}", lint.name, lint.summary))?;
-        for finding in findings.iter().take(most) {
+        let shown = list::shown(findings.len(), most);
+        // Findings can have a fix of their own; the lint's is then of no use.
+        let common_fix = match findings.iter().any(|finding| finding.fix == lint.fix) {
+            true => lint.fix,
+            false => findings.first().map_or(lint.fix, |finding| &finding.fix),
+        };
+        for finding in &findings[..shown] {
             out.line(&format!("  {}", line(finding)))?;
-            if finding.fix != lint.fix {
+            if finding.fix != common_fix {
                 out.line(&format!("    fix: {}", finding.fix))?;
             }
         }
-        if findings.len() > most {
-            out.line(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
+        if let more @ 1.. = findings.len() - shown {
+            out.line(&format!("  …and {more} more (--all shows them)"))?;
         }
-        out.line(&format!("  fix: {}", lint.fix))?;
+        out.line(&format!("  fix: {common_fix}"))?;
     }
     out.flush()?;
     for hint in &report.hints {

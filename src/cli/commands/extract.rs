@@ -23,6 +23,7 @@ use crate::image::view::ViewNode;
 use crate::sandbox::Signals;
 use crate::seal::report::archive_report;
 use crate::seal::{Format, Output, SealOptions, seal};
+use crate::text::list;
 use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
@@ -147,12 +148,8 @@ fn deletions_text(lost: &[LostDeletion]) -> String {
     let counts: Vec<String> = counts
         .map(|(count, one, more)| format!("{count} {}", if *count == 1 { one } else { more }))
         .collect();
-    let mut paths: Vec<String> =
-        lost.iter().take(MAX_PATHS).map(|one| display_path(&one.path)).collect();
-    if lost.len() > MAX_PATHS {
-        paths.push("…".to_owned());
-    }
-    format!("{} ({})", counts.join(" and "), paths.join(", "))
+    let paths = list::joined(lost.iter().map(|one| display_path(&one.path)), MAX_PATHS);
+    format!("{} ({paths})", counts.join(" and "))
 }
 
 /// Rejects a target directory inside a layer, which would be copied into itself.

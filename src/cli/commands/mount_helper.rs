@@ -80,7 +80,7 @@ pub(crate) fn run(ui: &Ui, arguments: impl Iterator<Item = OsString>) -> ExitCod
     let request = match MountRequest::parse(arguments) {
         Ok(request) => request,
         Err(message) => {
-            ui.status(&format!("error: {message}"));
+            ui.error(&message);
             return ExitCode::from(1);
         }
     };

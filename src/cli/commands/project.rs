@@ -17,6 +17,7 @@ use crate::cli::ui::Ui;
 use crate::cli::ui::error::CommandResult;
 use crate::cli::ui::project_images::{ProjectOption, indices};
 use crate::cli::ui::reporter::project_reporter;
+use crate::cli::ui::stdout::wants_colours;
 use crate::manifest::lower::DriftKind;
 
 /// Options of a project build.
@@ -198,5 +199,9 @@ fn child(name: &str) -> Command {
     }
     arguments.splice(at..at, more);
     command.args(arguments);
+    // The messages of several children pass through pipes.
+    if wants_colours(&std::io::stderr()) {
+        command.env("CLICOLOR_FORCE", "1");
+    }
     command
 }

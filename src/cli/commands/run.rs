@@ -173,7 +173,7 @@ impl<'a> CommandRoot<'a> {
             Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
         };
         if root.faults().is_some_and(|faults| faults.full()) {
-            ui.status("warning: the upper layer was full: raise its limit with --upper-size");
+            ui.warning("the upper layer was full: raise its limit with --upper-size");
         }
         ui.warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;

@@ -34,6 +34,8 @@ pub(crate) enum ErrorKind {
     Config,
     /// A provisioner failed, or a machine did not come up.
     Failed,
+    /// A provisioner failed, and the error was printed already.
+    Reported,
     /// This machine lacks something that overcoat requires.
     Requirement,
     /// The operating system reported an error.
@@ -65,7 +67,7 @@ impl CommandError {
         let source = source.into();
         let exit_code = match kind {
             ErrorKind::OutputClosed => 0,
-            ErrorKind::Failed => 1,
+            ErrorKind::Failed | ErrorKind::Reported => 1,
             ErrorKind::Signal(signal) => 128 + (signal & 0x7f) as u8,
             _ => 2,
         };
@@ -105,13 +107,14 @@ impl CommandError {
 
     /// Returns whether the user needs no message.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self.kind, ErrorKind::Signal(_) | ErrorKind::OutputClosed)
+        let silent = [ErrorKind::Reported, ErrorKind::OutputClosed];
+        matches!(self.kind, ErrorKind::Signal(_)) || silent.contains(&self.kind)
     }
 
     /// Prints the error, unless it is silent, and returns the exit code.
     pub(crate) fn report(&self, ui: &Ui) -> ExitCode {
         if !self.is_silent() {
-            ui.status(&format!("error: {self}"));
+            ui.error(&self.to_string());
         }
         ExitCode::from(self.exit_code)
     }
@@ -219,6 +222,7 @@ fn seal_kind(error: &SealError) -> ErrorKind {
 fn build_kind(error: &BuildError) -> ErrorKind {
     match error {
         BuildError::Interrupted(signal) => ErrorKind::Signal(*signal),
+        BuildError::Reported(_) => ErrorKind::Reported,
         error if error.is_step_failure() => ErrorKind::Failed,
         BuildError::Config(_) | BuildError::Plan(_) | BuildError::NoOutput(_) => ErrorKind::Config,
         BuildError::MissingRequirement(_) => ErrorKind::Requirement,

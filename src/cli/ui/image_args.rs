@@ -151,7 +151,7 @@ impl OpenedImages {
                         each(link)?;
                         continue;
                     }
-                    self.ui.status(&format!("error: {error}{}", self.absence_reason(path)?));
+                    self.ui.error(&format!("{error}{}", self.absence_reason(path)?));
                     code = ExitCode::from(1);
                 }
                 Err(error) => return Err(error.into()),

@@ -34,6 +34,11 @@ struct ChildUi {
 }
 
 impl Ui {
+    /// Returns whether this process builds an image for its parent.
+    pub(crate) fn is_child(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Turns this process into a child that builds `image` for its parent.
     ///
     /// Standard output is the pipe to the parent: it is kept for [`Ui::print`], and file descriptor

@@ -5,15 +5,17 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anstyle::AnsiColor;
 use parking_lot::Mutex;
 use provisioners::StepInfo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::level_filters::LevelFilter;
 
 use super::Ui;
-use super::progress::{SealProgress, StepProgress};
-use crate::build::{BuildReason, ImageEvent, OutdatedLayers, Reporter, step_title};
+use super::progress::{ImageProgress, SealProgress, StepProgress};
+use crate::build::{BuildReason, ImageEvent, OutdatedLayers, Reporter, STEP_KEY, step_title};
 use crate::seal::{Progress, Warning};
+use crate::text::list;
 
 /// Maximum number of changed paths listed for an image.
 const MAX_LISTED_PATHS: usize = 8;
@@ -34,6 +36,7 @@ struct BuildReporter {
     /// Whether the output of steps is printed immediately.
     verbose: bool,
     steps: Mutex<StepProgress>,
+    images: Mutex<ImageProgress>,
     seal: Mutex<SealProgress>,
 }
 
@@ -60,36 +63,13 @@ impl BuildReporter {
         BuildReporter { ui: ui.clone(), json, verbose, ..BuildReporter::default() }
     }
 
-    /// Prints that an image is or would be built, and why.
-    fn announce(&self, name: &str, reasons: &[BuildReason], action: &str) {
-        if self.explain {
-            self.ui.status(&format!("{name}: {action}, because"));
-            reasons.iter().for_each(|reason| self.ui.line(&format!("  {reason}")));
-            return;
-        }
-        let more = match reasons.len() - 1 {
-            0 => String::new(),
-            1 => ", and one more reason".to_owned(),
-            more => format!(", and {more} more reasons"),
-        };
-        self.ui.status(&format!("{name}: {action}: {}{more}", reasons[0]));
-    }
-}
-
-impl Reporter for BuildReporter {
-    fn status(&self, text: &str) {
-        self.ui.status(text);
+    /// Calls `print`, which prints lines above the spinners.
+    fn print(&self, print: impl FnOnce(&Ui)) {
+        self.images.lock().suspend(|| print(&self.ui));
     }
 
-    fn warning(&self, text: &str) {
-        self.ui.warning(text);
-    }
-
-    fn child_line(&self, line: &str) {
-        self.ui.line(line);
-    }
-
-    fn image(&self, name: &str, event: ImageEvent<'_>) {
+    /// Prints the state of an image of a project.
+    fn image_event(&self, name: &str, event: ImageEvent<'_>) {
         match event {
             ImageEvent::Current { rolled_back: false, older: None } if !self.lists_current => {}
             ImageEvent::Current { rolled_back, older } => {
@@ -114,14 +94,74 @@ impl Reporter for BuildReporter {
                     // Fails only for JSON.
                     let _ = self.ui.artifact(report, false);
                 }
-                self.ui.status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+                let state = self.ui.paint(AnsiColor::Green, "built");
+                self.ui.status(&format!("{name}: {state} in {:.1} s", took.as_secs_f64()));
             }
-            ImageEvent::Rejected(error) => self.ui.status(&format!("{name}: error: {error}")),
-            ImageEvent::Failed { killed: Some(error) } => {
-                self.ui.status(&format!("{name}: not built: {error}"));
+            ImageEvent::Rejected(error) => {
+                let label = self.ui.paint(AnsiColor::Red, "error:");
+                self.ui.status(&format!("{name}: {label} {error}"));
             }
-            ImageEvent::Failed { killed: None } => self.ui.status(&format!("{name}: not built")),
+            ImageEvent::Failed { killed } => {
+                let state = self.ui.paint(AnsiColor::Red, "not built");
+                let error = killed.map_or(String::new(), |error| format!(": {error}"));
+                self.ui.status(&format!("{name}: {state}{error}"));
+            }
         }
+    }
+
+    /// Shows the current step of this process: on its own spinner, or that of the parent process.
+    fn show_step(&self, title: String) {
+        if self.ui.is_child() {
+            // The parent cannot show the step if this fails.
+            let _ = self.ui.print(&json!({ STEP_KEY: title }).to_string());
+        }
+        self.steps.lock().set_title(title);
+    }
+
+    /// Prints that an image is or would be built, and why.
+    fn announce(&self, name: &str, reasons: &[BuildReason], action: &str) {
+        if self.explain {
+            self.ui.status(&format!("{name}: {action}, because"));
+            reasons.iter().for_each(|reason| self.ui.line(&format!("  {reason}")));
+            return;
+        }
+        let more = match reasons.len() - 1 {
+            0 => String::new(),
+            1 => ", and one more reason".to_owned(),
+            more => format!(", and {more} more reasons"),
+        };
+        self.ui.status(&format!("{name}: {action}: {}{more}", reasons[0]));
+    }
+}
+
+impl Reporter for BuildReporter {
+    fn status(&self, text: &str) {
+        self.print(|ui| ui.status(text));
+    }
+
+    fn warning(&self, text: &str) {
+        self.print(|ui| ui.warning(text));
+    }
+
+    fn error(&self, text: &str) {
+        self.print(|ui| ui.error(text));
+    }
+
+    fn child_line(&self, line: &str) {
+        self.print(|ui| ui.line(line));
+    }
+
+    fn child_step(&self, image: &str, step: &str) {
+        if !self.verbose {
+            self.images.lock().set_step(image, step);
+        }
+    }
+
+    fn image(&self, name: &str, event: ImageEvent<'_>) {
+        if matches!(event, ImageEvent::Built { .. } | ImageEvent::Failed { .. }) {
+            self.images.lock().remove(name);
+        }
+        self.print(|_| self.image_event(name, event));
     }
 
     fn steps_began(&self) {
@@ -131,7 +171,18 @@ impl Reporter for BuildReporter {
     }
 
     fn step_began(&self, step: &StepInfo) {
-        self.steps.lock().set_title(step_title(step));
+        self.show_step(step_title(step));
+    }
+
+    fn task_began(&self, step: &StepInfo, task: &str) {
+        self.show_step(format!("{}: {task}", step_title(step)));
+    }
+
+    fn task_ended(&self, step: &StepInfo, task: &str, took: Duration) {
+        if self.verbose {
+            let took = took.as_secs_f64();
+            self.ui.status(&format!("{}: {task}: {took:.1} s", step_title(step)));
+        }
     }
 
     fn step_ended(&self, step: &StepInfo, took: Duration) {
@@ -155,6 +206,7 @@ impl Reporter for BuildReporter {
 
     fn steps_ended(&self) {
         self.steps.lock().clear();
+        self.show_step("sealing".to_owned());
     }
 
     fn seal_progress(&self, progress: Progress) {
@@ -183,17 +235,8 @@ fn outdated_text(outdated: &OutdatedLayers) -> String {
         Some(paths) if paths.is_empty() => format!("{built}; none of its paths changed there"),
         Some(paths) => {
             let each = paths.iter().map(|(path, since)| format!("/{path} {}", since.word()));
-            format!("{built}; its paths that changed there: {}", list_start(each))
+            let each = list::joined(each, MAX_LISTED_PATHS);
+            format!("{built}; its paths that changed there: {each}")
         }
     }
-}
-
-/// Joins the first items of a list, followed by the number of the others.
-fn list_start(each: impl ExactSizeIterator<Item = String>) -> String {
-    let more = each.len().saturating_sub(MAX_LISTED_PATHS);
-    let mut text = each.take(MAX_LISTED_PATHS).collect::<Vec<_>>().join(", ");
-    if more > 0 {
-        text.push_str(&format!(", and {more} more"));
-    }
-    text
 }

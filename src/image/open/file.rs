@@ -12,6 +12,9 @@ use provisioners::image::ImageLocation;
 use super::{OpenError, sif};
 use crate::sandbox::map_image;
 
+/// Number of first bytes that identify an image: the header of a tar archive.
+const HEAD_BYTES: u64 = fs_model::tar::BLOCK_SIZE as u64;
+
 /// The bytes of an image: a whole file, the part after an offset, or a partition of a SIF file.
 #[derive(Clone, Debug)]
 pub(crate) struct ImageFile {
@@ -91,7 +94,7 @@ pub(super) fn head(path: &Path) -> Vec<u8> {
         && file.seek(SeekFrom::Start(offset)).is_ok()
     {
         // After an error `head` has the bytes read before it.
-        let _ = file.take(sif::HEADER_BYTES as u64).read_to_end(&mut head);
+        let _ = file.take(HEAD_BYTES).read_to_end(&mut head);
     }
     head
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use fs_model::LayerError;
-use fs_model::layer::Layer;
-use fs_model::layer::cpio::{CpioLayer, Limits};
+use fs_model::layer::cpio::CpioLayer;
 use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
+use fs_model::layer::tar::{TarLayer, is_tar};
+use fs_model::layer::{Layer, Limits};
 
 use crate::manifest::BaseLayer;
 use crate::text::digest::sha256_hex;
@@ -42,7 +43,8 @@ pub enum OpenError {
     },
     /// The file has none of the supported formats.
     #[error(
-        "{}: not a squashfs image, a newc cpio archive (plain, gzip or zstd) or a directory",
+        "{}: not a squashfs image, a newc cpio archive (plain, gzip or zstd), a tar archive (plain, \
+         gzip, xz or zstd) or a directory",
         path.display()
     )]
     Unknown {
@@ -139,10 +141,11 @@ pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<OpenedLayers, Ope
 
 /// The magic number of a squashfs image.
 const SQUASHFS_MAGIC: &[u8] = b"hsqs";
-/// The magic numbers of archives: plain, gzip, zstd.
+/// The magic numbers of cpio archives: plain, gzip, zstd.
 const ARCHIVE_MAGICS: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
-/// Returns whether this is a regular file with the magic number of a layer, or a SIF file. Block
+/// Returns whether this is a regular file with the magic number of a layer, a SIF file or a tar
+/// archive. Block
 /// devices are not opened: the shell's completion checks all files of a directory, and opening a
 /// device can take long.
 pub(crate) fn is_image(path: &Path) -> bool {
@@ -152,7 +155,7 @@ pub(crate) fn is_image(path: &Path) -> bool {
     let head = file::head(path);
     let is_layer =
         [SQUASHFS_MAGIC].iter().chain(&ARCHIVE_MAGICS).any(|magic| head.starts_with(magic));
-    is_layer || sif::is_sif(&head)
+    is_layer || sif::is_sif(&head) || is_tar(&head)
 }
 
 /// Returns whether this is a file with the magic number of a squashfs image, or a SIF file.
@@ -186,6 +189,8 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError>
         let layer = SquashfsLayer::open(&name, bytes.clone(), caches)?;
         layer.check_overlayfs_attributes()?;
         Arc::new(layer)
+    } else if is_tar(head) {
+        Arc::new(TarLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else if ARCHIVE_MAGICS.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {

@@ -627,6 +627,21 @@ fn file_that_differs_only_in_its_time_is_a_note() {
     assert!(message.starts_with("only the time differs"), "{message}");
 }
 
+/// overcoat leaves out files that are identical to those of the base that it built on.
+#[test]
+fn advice_for_copies_in_an_overlay_of_overcoat_is_to_build_it_again() {
+    let mut overlay = Archive::new();
+    overlay.file("usr/share/things/one", "1");
+    let pair = Pair::new(&base(), &overlay.gzip());
+    let check = || pair.check(&["base.cpio", "o.cpio.gz", "--only", "lean/same-as-base"]).stdout;
+    let foreign = check();
+    assert!(foreign.contains("  fix: build the overlay with overcoat"), "{foreign}");
+    pair.manifest(&json!([]));
+    let own = check();
+    assert!(own.contains("  fix: it was built on another base"), "{own}");
+    assert!(!own.contains("build the overlay with overcoat"), "{own}");
+}
+
 #[test]
 fn whiteout_names_are_files_in_a_marked_archive() {
     let found = |marked: bool| {

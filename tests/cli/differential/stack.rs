@@ -25,6 +25,10 @@ enum Kind {
     Cpio {
         names: bool,
     },
+    /// Whiteouts are `.wh.` names, or devices in a compressed archive.
+    Tar {
+        names: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +83,8 @@ pub(super) fn stack() -> impl Strategy<Value = Vec<Plan>> {
         Kind::Squashfs,
         Kind::Cpio { names: true },
         Kind::Cpio { names: false },
+        Kind::Tar { names: true },
+        Kind::Tar { names: false },
     ]);
     let plan = (kind, prop::collection::vec(item(), 0..16));
     prop::collection::vec(plan.prop_map(|(kind, items)| Plan { kind, items }), 0..=4)
@@ -200,18 +206,22 @@ impl Plan {
                 symlink(target, &path).unwrap();
                 Here::Other
             }
-            What::Special(FileType::Socket) if !format.has_sockets() => return,
+            What::Special(FileType::Socket)
+                if !format.has_sockets() || matches!(self.kind, Kind::Tar { .. }) =>
+            {
+                return;
+            }
             What::Special(kind) => {
                 let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
                 let device = if is_device { makedev(60, 8 + item.owner) } else { 0 };
                 mknodat(CWD, &path, *kind, Mode::from_raw_mode(0o600), device).unwrap();
                 Here::Other
             }
-            // In archives only files have several links, and mksquashfs splits hard links to a
+            // In cpio archives only files have several links, and mksquashfs splits hard links to a
             // symbolic link when its access time has changed.
             What::Link(to) => match names.get(to) {
                 Some(Here::File) => return link(folder, to, &path, names, &item.name, Here::File),
-                Some(Here::Other) if self.kind == Kind::Directory => {
+                Some(Here::Other) if matches!(self.kind, Kind::Directory | Kind::Tar { .. }) => {
                     return link(folder, to, &path, names, &item.name, Here::Other);
                 }
                 _ => return,
@@ -259,6 +269,16 @@ impl Plan {
                     archive.display()
                 );
                 tools::sh(&copy, &script);
+                archive
+            }
+            Kind::Tar { names: as_names } => {
+                let (copy, archive) = (at("copy"), at(if as_names { "tar" } else { "tar.zst" }));
+                tools::sh(folder, &format!("cp -a . '{}'", copy.display()));
+                if as_names {
+                    mark(&copy, names, true);
+                }
+                let options = "--format=posix --numeric-owner --xattrs --xattrs-include='*' -a";
+                tools::sh(&copy, &format!("tar {options} -cf '{}' .", archive.display()));
                 archive
             }
         }

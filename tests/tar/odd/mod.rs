@@ -8,7 +8,9 @@ mod sparse;
 use std::fs;
 
 use crate::raw::Archive;
-use crate::snapshot::{Snapshot, by_gnu_tar, by_overcoat, differences};
+use crate::snapshot::{
+    Snapshot, as_layer, assert_same_layer, by_gnu_tar, by_overcoat, differences,
+};
 use crate::{is_root, memory_dir};
 
 /// The expected outcome.
@@ -65,6 +67,11 @@ fn check(cases: Vec<(&str, Vec<u8>, Wanted)>) -> Vec<Option<Snapshot>> {
                     assert!(!differences(expected, found).is_empty(), "{name}: it is the same");
                 }
             }
+        }
+        match (&wanted, &found) {
+            (Same, Ok((found, _))) => assert_same_layer(name, &archive, found),
+            (Refused(_), _) => assert!(as_layer(&archive).is_err(), "{name}: a layer"),
+            _ => {}
         }
         match wanted {
             Noted(part) => {

@@ -18,15 +18,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::attr::{Attr, Device, FileType, Time};
-use crate::layer::{LayerDirEntry, LayerEntry, LayerIno};
+use crate::layer::LayerDirEntry;
+use crate::layer::archive_names::{ArchiveNames, MARKER, NAME_MAX, directory_links};
 
 use super::header::Header;
 use super::source::ContentBytes;
-
-const NAME_MAX: usize = 255;
-
-/// Prefix of whiteouts in archives that store them as files.
-const MARKER: &[u8] = b".wh.";
 
 /// Maximum number of symlinks followed for one entry, as in Linux.
 const MAX_LINKS: u32 = 40;
@@ -219,81 +215,25 @@ impl CpioTreeBuilder {
 
     /// Returns the finished tree: resolves whiteouts by name, counts links, and sorts entries.
     pub(super) fn finish(mut self) -> Result<Vec<CpioNode>, String> {
-        let mut opaque = vec![false; self.nodes.len()];
-        let mut links = vec![0u32; self.nodes.len()];
+        let mut names = ArchiveNames::new(self.nodes.len());
         for index in 0..self.nodes.len() {
             let CpioData::Growing { children, .. } = &mut self.nodes[index].data else { continue };
             let children = std::mem::take(children);
-            let entries = self.entries(index, children, &mut opaque, &mut links)?;
+            let is_literal = |name: &[u8]| {
+                !self.literal.is_empty() && self.literal.contains(&(index, Box::from(name)))
+            };
+            let object = |node: usize| (self.nodes[node].kind, self.nodes[node].rdev);
+            let entries = names.entries(index, children, object, is_literal)?;
             self.nodes[index].data = CpioData::Directory { opaque: false, entries };
         }
-        for (node, (is_opaque, count)) in self.nodes.iter_mut().zip(opaque.iter().zip(links)) {
-            node.nlink = count.max(1);
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            node.nlink = names.links(index);
             if let CpioData::Directory { opaque, entries } = &mut node.data {
-                *opaque = *is_opaque;
-                let is_dir = |e: &&LayerDirEntry| {
-                    matches!(e.entry, LayerEntry::Object { kind: FileType::Directory, .. })
-                };
-                node.nlink = 2 + entries.iter().filter(is_dir).count() as u32;
+                *opaque = names.is_opaque(index);
+                node.nlink = directory_links(entries);
             }
         }
         Ok(self.nodes)
-    }
-
-    fn entries(
-        &self,
-        directory: usize,
-        children: BTreeMap<Box<[u8]>, usize>,
-        opaque: &mut [bool],
-        links: &mut [u32],
-    ) -> Result<Vec<LayerDirEntry>, String> {
-        let mut entries = Vec::with_capacity(children.len());
-        let mut hidden = Vec::new();
-        for (name, index) in children {
-            let node = &self.nodes[index];
-            let marker = name.strip_prefix(MARKER).filter(|_| {
-                self.literal.is_empty() || !self.literal.contains(&(directory, name.clone()))
-            });
-            match marker {
-                Some(b".wh..opq") => {
-                    opaque[directory] = true;
-                    continue;
-                }
-                // Names of aufs itself: .wh..wh.aufs, .wh..wh.plnk, .wh..wh.orph.
-                Some(own) if own.starts_with(b".wh.") => continue,
-                Some(b"" | b"." | b"..") => return Err(".wh. without a name".into()),
-                Some(hides) if node.kind != FileType::Directory => {
-                    hidden.push(Box::<[u8]>::from(hides));
-                    continue;
-                }
-                _ => {}
-            }
-            let is_whiteout = node.kind == FileType::CharDevice && node.rdev == Device::default();
-            let entry = if is_whiteout {
-                LayerEntry::Whiteout
-            } else {
-                links[index] += 1;
-                LayerEntry::Object { ino: LayerIno(index as u64), kind: node.kind }
-            };
-            entries.push(LayerDirEntry { name, entry });
-        }
-        let own = entries.len();
-        for name in hidden {
-            match entries[..own].binary_search_by(|entry| entry.name.cmp(&name)) {
-                // A whiteout applies to lower layers, not to this one: a directory here is opaque.
-                Ok(pos) => {
-                    if let LayerEntry::Object { ino, kind: FileType::Directory } =
-                        entries[pos].entry
-                    {
-                        opaque[ino.0 as usize] = true;
-                    }
-                }
-                Err(_) => entries.push(LayerDirEntry { name, entry: LayerEntry::Whiteout }),
-            }
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        entries.shrink_to_fit();
-        Ok(entries)
     }
 
     fn parent(&mut self, path: &[u8], name: &[u8], parents: &[&[u8]]) -> Result<usize, String> {

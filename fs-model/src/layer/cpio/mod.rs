@@ -26,30 +26,17 @@ use std::sync::Arc;
 
 use crate::attr::{Attr, FileType};
 use crate::error::{LayerError, LayerErrorKind};
-use crate::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
+use crate::layer::compressed::is_compressed;
+use crate::layer::memory::{MemoryBudget, OverBudget};
+use crate::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Limits, PIECE_SIZE, Xattr};
 
 use build::{CpioData, CpioNode, CpioTreeBuilder, Payload, ROOT};
 pub use header::WHITEOUTS_ARE_DEVICES;
 use header::{Header, MAX_TARGET_LEN, TRAILER};
-use source::{ArchiveSource, ContentBytes, MemoryBudget, PIECE_SIZE, SourceError, is_compressed};
+use source::{ArchiveSource, ContentBytes, SourceError};
 
 /// The bytes of an archive, for example a memory map of the file.
 pub type CpioImage = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// Limits on a layer's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Maximum memory for decoded content and the index, in bytes.
-    pub memory: u64,
-}
-
-impl Default for Limits {
-    /// Returns a limit of 4 GiB: more than the overlay of any machine that runs from RAM, and less
-    /// than the memory of most build machines. Callers that know the machine can set a better one.
-    fn default() -> Self {
-        Limits { memory: 4 << 30 }
-    }
-}
 
 /// A cpio archive as a layer.
 pub struct CpioLayer {
@@ -82,7 +69,7 @@ impl CpioLayer {
         let bytes = image.as_ref().as_ref();
         let mut reading = Reading {
             name: &name,
-            budget: MemoryBudget::new(limits.memory),
+            budget: MemoryBudget::new(limits),
             builder: CpioTreeBuilder::new(),
         };
         let mut rest = bytes;
@@ -353,10 +340,9 @@ impl Reading<'_> {
                 };
                 LayerError::corrupt(self.name, what)
             }
-            ArchiveFault::ReadFailed(SourceError::TooMuch { limit }) => LayerError::unsupported(
-                self.name,
-                format!("it needs more than {limit} bytes of memory when unpacked"),
-            ),
+            ArchiveFault::ReadFailed(SourceError::TooMuch { limit }) => {
+                LayerError::unsupported(self.name, OverBudget { limit }.to_string())
+            }
         }
     }
 
@@ -400,6 +386,12 @@ enum ArchiveFault {
 impl From<String> for ArchiveFault {
     fn from(what: String) -> Self {
         ArchiveFault::Wrong(what)
+    }
+}
+
+impl From<OverBudget> for ArchiveFault {
+    fn from(error: OverBudget) -> Self {
+        SourceError::from(error).into()
     }
 }
 

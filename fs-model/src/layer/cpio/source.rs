@@ -1,11 +1,10 @@
 //! The bytes of an archive, read from the image directly or from a compressed stream.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 
-use flate2::bufread::GzDecoder;
-
-/// Size of a piece of decoded content in bytes.
-pub(super) const PIECE_SIZE: usize = 128 * 1024;
+use crate::layer::PIECE_SIZE;
+use crate::layer::compressed::Decoder;
+use crate::layer::memory::{MemoryBudget, OverBudget};
 
 /// The content of a file.
 #[derive(Clone, Debug)]
@@ -14,13 +13,6 @@ pub(super) enum ContentBytes {
     Image(usize),
     /// In memory, in pieces of [`PIECE_SIZE`] bytes; `None` for a piece of zeros.
     Memory(Vec<Option<Box<[u8]>>>),
-}
-
-/// Accounting of a layer's memory.
-#[derive(Debug)]
-pub(super) struct MemoryBudget {
-    limit: u64,
-    used: u64,
 }
 
 /// The reason why bytes cannot be read.
@@ -37,18 +29,9 @@ pub(super) enum SourceError {
     },
 }
 
-impl MemoryBudget {
-    pub(super) fn new(limit: u64) -> Self {
-        MemoryBudget { limit, used: 0 }
-    }
-
-    pub(super) fn take(&mut self, bytes: u64) -> Result<(), SourceError> {
-        self.used = self.used.saturating_add(bytes);
-        if self.used > self.limit {
-            Err(SourceError::TooMuch { limit: self.limit })
-        } else {
-            Ok(())
-        }
+impl From<OverBudget> for SourceError {
+    fn from(OverBudget { limit }: OverBudget) -> Self {
+        SourceError::TooMuch { limit }
     }
 }
 
@@ -71,8 +54,8 @@ impl<'a> ArchiveSource<'a> {
 
     /// Creates a source for an archive in a compressed stream at the start of `rest`.
     pub(super) fn compressed(rest: &'a [u8]) -> Self {
-        let decoder = Decoder { rest, member: None };
-        let input = Input::Compressed(Box::new(BufReader::with_capacity(64 * 1024, decoder)));
+        let decoder = BufReader::with_capacity(64 * 1024, Decoder::new(rest));
+        let input = Input::Compressed(Box::new(decoder));
         ArchiveSource { input, position: 0 }
     }
 
@@ -94,7 +77,7 @@ impl<'a> ArchiveSource<'a> {
     pub(super) fn rest(self) -> &'a [u8] {
         match self.input {
             Input::Plain { image, at } => &image[at..],
-            Input::Compressed(reader) => reader.into_inner().rest,
+            Input::Compressed(reader) => reader.into_inner().rest(),
         }
     }
 
@@ -205,64 +188,4 @@ impl<'a> ArchiveSource<'a> {
 
 fn byte_sum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |sum: u32, &byte| sum.wrapping_add(byte.into()))
-}
-
-/// Returns whether `bytes` begins with a gzip member or a zstd frame.
-pub(super) fn is_compressed(bytes: &[u8]) -> bool {
-    is_gzip(bytes) || is_zstd(bytes)
-}
-
-fn is_gzip(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x1f, 0x8b])
-}
-
-/// Returns whether `bytes` begins with a frame or a skippable frame (RFC 8878, 3.1).
-fn is_zstd(bytes: &[u8]) -> bool {
-    match bytes {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
-        [first, 0x2a, 0x4d, 0x18, ..] => first >> 4 == 5,
-        _ => false,
-    }
-}
-
-/// Concatenates consecutive gzip members and zstd frames to one stream. Zeros between them are
-/// skipped.
-struct Decoder<'a> {
-    rest: &'a [u8],
-    member: Option<CompressedMember<'a>>,
-}
-
-enum CompressedMember<'a> {
-    Gzip(Box<GzDecoder<&'a [u8]>>),
-    Zstd(zstd::stream::read::Decoder<'static, &'a [u8]>),
-}
-
-impl Read for Decoder<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let length = match &mut self.member {
-                Some(CompressedMember::Gzip(gzip)) => gzip.read(buf)?,
-                Some(CompressedMember::Zstd(zstd)) => zstd.read(buf)?,
-                None => 0,
-            };
-            if length > 0 || buf.is_empty() {
-                return Ok(length);
-            }
-            match self.member.take() {
-                Some(CompressedMember::Gzip(gzip)) => self.rest = gzip.into_inner(),
-                Some(CompressedMember::Zstd(zstd)) => self.rest = zstd.finish(),
-                None => {}
-            }
-            let zeros = self.rest.iter().take_while(|&&byte| byte == 0).count();
-            let rest = &self.rest[zeros..];
-            self.member = if is_gzip(rest) {
-                Some(CompressedMember::Gzip(Box::new(GzDecoder::new(rest))))
-            } else if is_zstd(rest) {
-                let zstd = zstd::stream::read::Decoder::with_buffer(rest)?;
-                Some(CompressedMember::Zstd(zstd.single_frame()))
-            } else {
-                return Ok(0);
-            };
-        }
-    }
 }

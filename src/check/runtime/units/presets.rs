@@ -15,6 +15,7 @@ use crate::check::runtime::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, PassError};
 use crate::image::view::{StackView, ViewNode, join};
 use crate::text::escape::escape;
+use crate::text::list;
 
 const MACHINE_ID: &[u8] = b"etc/machine-id";
 /// Directories of preset files; the first file of a name counts.
@@ -102,13 +103,7 @@ fn cause(view: &StackView) -> Result<Option<&'static str>, PassError> {
 
 /// Joins up to [`MAX_NAMED_UNITS`] names, and states how many more there are.
 fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
-    let more = names.len().saturating_sub(MAX_NAMED_UNITS);
-    let mut text: Vec<String> =
-        names.take(MAX_NAMED_UNITS).map(|name| escape(name.as_bytes()).into()).collect();
-    if more > 0 {
-        text.push(format!("{more} more"));
-    }
-    text.join(", ")
+    list::joined(names.map(|name| escape(name.as_bytes()).into_owned()), MAX_NAMED_UNITS)
 }
 
 impl PresetChanges {

@@ -22,7 +22,7 @@ mod lists;
 mod member_path;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use fs_model::acl;
 use fs_model::tar::{End, Member, MemberKind, Reader};
@@ -134,7 +134,7 @@ impl Notes<'_> {
 }
 
 impl Import<'_> {
-    fn member<R: Read>(
+    fn member<R: BufRead>(
         &mut self,
         reader: &mut Reader<R>,
         member: &Member,
@@ -180,7 +180,7 @@ impl Import<'_> {
 
     /// Sets the content and the attributes of a new file. Returns whether a reference to it is
     /// kept.
-    fn fill<R: Read>(
+    fn fill<R: BufRead>(
         &mut self,
         reader: &mut Reader<R>,
         member: &Member,
@@ -215,7 +215,7 @@ impl Import<'_> {
         self.lists.keep(self.tree, member, kind, ino, path)
     }
 
-    fn content<R: Read>(
+    fn content<R: BufRead>(
         &mut self,
         reader: &mut Reader<R>,
         member: &Member,
