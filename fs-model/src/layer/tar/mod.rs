@@ -1,8 +1,8 @@
 //! tar archives as layers, uncompressed or compressed with gzip, zstd or xz.
 //!
 //! The tree is the one that GNU tar extracts into an empty directory, run by root with all
-//! attributes ([`crate::tar`]; `build` has the rules). overcoat and OCI image layers store deletions
-//! as names, which are whiteouts here.
+//! attributes ([`crate::tar`]; `build` has the rules). overcoat and OCI image layers store
+//! deletions as names, which are whiteouts here.
 //!
 //! Invariants in addition to those of every layer:
 //! - The content of an uncompressed archive is read in place. A compressed archive is decoded once,
