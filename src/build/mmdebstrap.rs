@@ -235,8 +235,8 @@ impl Mmdebstrap {
         Ok(Mmdebstrap { child, stderr })
     }
 
-    /// Waits for mmdebstrap, and returns its standard error. On failure, writes it to the file `log`
-    /// and returns an error that ends with `more` and the last lines.
+    /// Waits for mmdebstrap, and returns its standard error. On failure, writes it to the file
+    /// `log` and returns an error that ends with `more` and the last lines.
     fn finish(mut self, log: Option<&Path>, more: &str) -> Result<String, BuildError> {
         // `wait` closes the child's stdin, on which the watcher would terminate mmdebstrap.
         let watched = self.child.stdin.take();

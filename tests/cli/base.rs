@@ -42,6 +42,7 @@ add("./srv/disk", tarfile.BLKTYPE, 0o660, devmajor=8, devminor=1, gid=6)
 add("./srv/pipe", tarfile.FIFOTYPE, 0o600)
 add("./lib", tarfile.SYMTYPE, 0o777, linkname="usr/lib")
 tar.close()
+print("I: done", file=sys.stderr)
 "#;
 
 fn overcoat(dir: &Path, output: &str) -> Output {
@@ -85,9 +86,11 @@ fn base_is_built_from_a_tar_stream() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         prepare(dir);
-        let made = overcoat(dir, "base.squashfs");
+        let made = command(dir, "base.squashfs").arg("--keep-logs").output().unwrap();
         let printed = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(made.status.success(), "{printed}");
+        let log = fs::read_to_string(dir.join("base.squashfs.log")).unwrap();
+        assert!(log.starts_with("=== mmdebstrap\nI: done\n=== [1/14] files\n"), "{log}");
 
         let arguments = fs::read_to_string(dir.join("arguments")).unwrap();
         for argument in ["--variant=minbase", "--include=udev,kmod", "bookworm"] {
