@@ -13,7 +13,9 @@ use nix::unistd::Pid;
 /// attributes.
 const MMDEBSTRAP: &str = r#"#!/usr/bin/python3
 import io, os, sys, tarfile
-open(os.environ["ARGUMENTS"], "w").write("\n".join(sys.argv[1:]))
+folder = os.path.dirname(sys.argv[0])
+open(os.path.join(folder, "arguments"), "w").write("\n".join(sys.argv[1:]))
+open(os.path.join(folder, "environment"), "w").write("\n".join("=".join(item) for item in os.environ.items()))
 tar = tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT)
 def add(name, type=tarfile.REGTYPE, mode=0o644, content=b"", xattr=None, **more):
     info = tarfile.TarInfo(name)
@@ -56,7 +58,7 @@ fn command(dir: &Path, output: &str) -> Command {
         .args(["base", "base.yml", "-o", output])
         .current_dir(dir)
         .env("PATH", path)
-        .env("ARGUMENTS", dir.join("arguments"))
+        .env("CALLER", "1")
         .env("SOURCE_DATE_EPOCH", "1700000000");
     hear_signals(&mut command);
     command
@@ -96,6 +98,12 @@ fn base_is_built_from_a_tar_stream() {
         for argument in ["--variant=minbase", "--include=udev,kmod", "bookworm"] {
             assert!(arguments.lines().any(|line| line == argument), "{argument} in {arguments}");
         }
+        // Maintainer scripts see the environment.
+        let environment = fs::read_to_string(dir.join("environment")).unwrap();
+        for line in ["SOURCE_DATE_EPOCH=1700000000", "USER=root", "HOME=/root"] {
+            assert!(environment.lines().any(|other| other == line), "{environment}");
+        }
+        assert!(!environment.contains("CALLER"), "{environment}");
         let listed = Command::new("unsquashfs")
             .args(["-lln", "base.squashfs"])
             .env("TZ", "UTC")
