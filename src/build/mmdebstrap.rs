@@ -23,9 +23,7 @@ use crate::root::RootError;
 use crate::root::import::{self, RootImportError};
 use crate::root::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::root::mounted_tree::MountedTree;
-use crate::sandbox::{
-    MissingRequirement, Privilege, Signals, default_environment, find_program,
-};
+use crate::sandbox::{MissingRequirement, Privilege, Signals, default_environment, find_program};
 use crate::text::error::describe;
 use crate::text::escape::escape;
 use crate::text::list;
@@ -182,16 +180,8 @@ exec "$0" "$@" 3<&-
 "#;
 
 /// Arguments of unshare, for a first process that also waits for orphans.
-const ROOT_NAMESPACES: [&str; 8] = [
-    "--uts",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "--mount-proc",
-    "sh",
-    "-c",
-];
+const ROOT_NAMESPACES: [&str; 8] =
+    ["--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"];
 
 /// Shell script for the first process in the namespaces.
 const ROOT_SCRIPT: &str = r#""$0" "$@"; exit $?"#;
