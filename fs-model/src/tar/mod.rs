@@ -22,6 +22,7 @@
 //! Follows POSIX.1-2017 `pax`, and GNU tar's `tar.h`, `list.c`, `xheader.c` and `sparse.c`.
 
 mod header;
+pub mod names;
 mod pax;
 mod reader;
 mod sparse;

@@ -9,14 +9,15 @@
 //!   everything that the user has to do.
 //!
 //! `tree` reads the directory, `wrappers` the wrapper playbooks, `settings` converts variables to
-//! settings of a project, `role_choice` finds the role of a config file, `project_writer` writes
-//! the project file, `addition` adds images to an existing one, and `obsolete` searches the roles
-//! for text whose meaning has changed.
+//! settings of a project, `releases` knows releases of Debian and Ubuntu, `role_choice` finds the
+//! role of a config file, `project_writer` writes the project file, `addition` adds images to an
+//! existing one, and `obsolete` searches the roles for text whose meaning has changed.
 
 mod addition;
 mod line_edit;
 mod obsolete;
 mod project_writer;
+mod releases;
 mod role_choice;
 mod settings;
 mod tree;

@@ -4,31 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Note;
+use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, archive_lines, has_systemd};
 use super::settings::{self, DebianArchive, Global, ImportedSettings, TreeVariables};
 use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
 use super::wrappers::WrapperCleanup;
 use super::yaml_writer::{entry, plain_or_quoted};
-
-/// Release of a base if no variable names one.
-const DEFAULT_RELEASE: &str = "bookworm";
-
-/// Packages that a root needs to boot, and that `minbase` of a release with systemd lacks.
-const BOOT_PACKAGES: [&str; 4] = ["systemd-sysv", "udev", "kmod", "dbus"];
-
-/// Releases whose `minbase` has an init other than systemd.
-const RELEASES_WITHOUT_SYSTEMD: [&str; 9] =
-    ["wheezy", "squeeze", "lucid", "precise", "quantal", "raring", "saucy", "trusty", "utopic"];
-
-/// Releases of Debian whose security archive is at `RELEASE/updates`.
-const OLD_SECURITY_RELEASES: [&str; 4] = ["wheezy", "jessie", "stretch", "buster"];
-
-/// Releases of Debian without a security archive.
-const UNSTABLE_RELEASES: [&str; 3] = ["sid", "unstable", "experimental"];
-
-/// Returns whether systemd is the init of a release.
-fn has_systemd(release: &str) -> bool {
-    !RELEASES_WITHOUT_SYSTEMD.contains(&release)
-}
 
 /// The parts of a project file.
 #[derive(Debug)]
@@ -587,40 +567,6 @@ fn has_word(text: &str, word: &str) -> bool {
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// Returns the lines with the archive of a release, its updates and its security updates.
-fn archive_lines(archive: &DebianArchive, release: &str, components: &[String]) -> String {
-    let url = match archive {
-        DebianArchive::Server(host) => format!("http://{host}/debian"),
-        DebianArchive::Mirror(url) => url.clone(),
-    };
-    let components = match components {
-        [] => "main".to_owned(),
-        components => components.join(" "),
-    };
-    let security = if url.contains("ubuntu") {
-        format!("{url} {release}-security")
-    } else {
-        // Debian's own host and apt-cacher-ng have the security archive beside the other.
-        let place = match url.strip_suffix("/debian") {
-            Some(place) if place.ends_with("deb.debian.org") || place.ends_with(":3142") => place,
-            _ => "http://security.debian.org",
-        };
-        let suite = match OLD_SECURITY_RELEASES.contains(&release) {
-            true => format!("{release}/updates"),
-            false => format!("{release}-security"),
-        };
-        format!("{place}/debian-security {suite}")
-    };
-    if UNSTABLE_RELEASES.contains(&release) {
-        return format!("mirror: {}", plain_or_quoted(&url));
-    }
-    format!(
-        "mirror:\n  - {}\n  - deb {url} {release}-updates {components}\n  - deb {security} \
-         {components}\n",
-        plain_or_quoted(&url)
-    )
 }
 
 /// Returns a list in flow style.

@@ -20,6 +20,7 @@ use crate::layer::archive_names::{ArchiveNames, MARKER, NAME_MAX, directory_link
 use crate::layer::memory::{MemoryBudget, OverBudget};
 use crate::layer::{LayerDirEntry, Xattr, overlayfs};
 use crate::resolve::MAX_LINKS;
+use crate::tar::names::{after_dot_dot, components, is_created_last};
 use crate::tar::{Member, MemberKind};
 
 use super::Piece;
@@ -188,7 +189,10 @@ impl TarTreeBuilder {
             if kind == FileType::Directory && node.kind == kind {
                 return self.describe(existing, member);
             }
-            if kind == FileType::Symlink && is_deferred(&member.target) && node.is_deferred_link() {
+            if kind == FileType::Symlink
+                && is_created_last(&member.target)
+                && node.is_deferred_link()
+            {
                 return Ok(());
             }
             self.remove(place.parent, name, existing)?;
@@ -411,7 +415,7 @@ impl TarTreeBuilder {
                             format!("more than {MAX_LINKS} symbolic links in its path").into()
                         );
                     }
-                    if is_deferred(target) {
+                    if is_created_last(target) {
                         let target = String::from_utf8_lossy(target);
                         return Err(format!(
                             "{} is a symbolic link to {target}; members cannot be created below \
@@ -488,7 +492,7 @@ impl TarNode {
 
     /// Returns whether this is a symbolic link that GNU tar creates last.
     fn is_deferred_link(&self) -> bool {
-        matches!(&self.data, TarData::Target(target) if is_deferred(target))
+        matches!(&self.data, TarData::Target(target) if is_created_last(target))
     }
 
     pub(super) fn attr(&self) -> Attr {
@@ -521,29 +525,4 @@ fn numeric_acl(text: &[u8]) -> Result<Acl, InsertError> {
     }
     let list = list.resolve(|_| None, |_| None, |_| {});
     Ok(list.ok_or("its ACL is not valid")?)
-}
-
-/// Returns the components of a path, without `.` and repeated slashes.
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
-}
-
-/// Whether GNU tar creates a symbolic link with this target last, because it can lead out of the
-/// root.
-fn is_deferred(target: &[u8]) -> bool {
-    target.starts_with(b"/") || components(target).any(|name| name == b"..")
-}
-
-/// Returns the part of a hard link's target after its last `..`: GNU tar drops the rest.
-fn after_dot_dot(target: &[u8]) -> &[u8] {
-    let mut from = 0;
-    let mut at = 0;
-    for component in target.split(|&byte| byte == b'/') {
-        at += component.len();
-        if component == b".." {
-            from = at;
-        }
-        at += 1;
-    }
-    &target[from..]
 }

@@ -2,6 +2,7 @@
 
 use fs_model::resolve::MAX_LINKS;
 use fs_model::tar::Member;
+use fs_model::tar::names::{after_dot_dot, components, is_created_last};
 use fs_model::tree::MknodArgs;
 use fs_model::{FileType, FsError, Ino, Time};
 
@@ -127,31 +128,6 @@ pub(super) struct LateHardLink {
     first: Ino,
 }
 
-/// Returns the components of a name, without `.` and repeated slashes.
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
-}
-
-/// Whether GNU tar creates a symbolic link with this target at the end, because it can lead out of
-/// the root.
-fn is_deferred_link(target: &[u8]) -> bool {
-    target.starts_with(b"/") || components(target).any(|name| name == b"..")
-}
-
-/// Returns the part of a hard link's target after its last `..`: GNU tar drops the rest.
-fn after_dot_dot(target: &[u8]) -> &[u8] {
-    let mut from = 0;
-    let mut at = 0;
-    for component in target.split(|&byte| byte == b'/') {
-        at += component.len();
-        if component == b".." {
-            from = at;
-        }
-        at += 1;
-    }
-    &target[from..]
-}
-
 fn join(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
@@ -231,7 +207,7 @@ impl Import<'_> {
                         return Err(MemberError::Loop.into());
                     }
                     let target = self.tree.read_link(entry.ino)?;
-                    if is_deferred_link(&target) {
+                    if is_created_last(&target) {
                         let (link, target) = (text(&path), text(&target));
                         return Err(MemberError::BelowLink { link, target }.into());
                     }
@@ -255,7 +231,7 @@ impl Import<'_> {
         if place.path.is_empty() {
             return if is_directory { Ok(Some(Ino::ROOT)) } else { Err(MemberError::Root.into()) };
         }
-        let is_deferred_link = node.kind == FileType::Symlink && is_deferred_link(node.target);
+        let is_deferred_link = node.kind == FileType::Symlink && is_created_last(node.target);
         match self.tree.lookup(place.parent, place.name()) {
             Ok(entry) if is_directory && entry.attr.kind == FileType::Directory => {
                 return Ok(Some(entry.ino));
