@@ -239,3 +239,47 @@ fn overlay_has_no_lists_of_the_packages_of_its_base() {
         ["etc/apt/sources.list", "var/lib/dpkg/info/cpio.list", "var/lib/dpkg/info/lshw.list"]
     );
 }
+
+/// Files that a provisioner writes next to those that clean-up reverts.
+const OWN_FILES: [&str; 9] = [
+    "root/.ansible/collections/site",
+    "root/.config/site",
+    "var/backups/site/dump.sql",
+    "var/backups/dump.bak",
+    "var/cache/apt/archives/site/list",
+    "var/cache/apt/site",
+    "var/cache/site/data",
+    "var/lib/dpkg/site",
+    "var/log/site/empty",
+];
+
+/// Files of other programs, which clean-up reverts by default.
+const REVERTED_FILES: [&str; 12] = [
+    "etc/subuid-",
+    "root/.ansible/tmp/left",
+    "root/.cache/site",
+    "root/.python_history",
+    "var/backups/alternatives.tar.0",
+    "var/backups/apt.extended_states.1.gz",
+    "var/backups/dpkg.status.0",
+    "var/backups/gshadow.bak",
+    "var/cache/apt/archives/x_1_all.deb",
+    "var/cache/apt/pkgcache.bin.A1b2C3",
+    "var/lib/apt/periodic/update-stamp",
+    "var/tmp/site",
+];
+
+#[test]
+fn clean_up_keeps_files_of_the_provisioner_beside_those_it_reverts() {
+    let stage = Stage::new();
+    for (name, content) in OWN_FILES.iter().chain(&REVERTED_FILES).map(|name| (name, "own\n")) {
+        let content = if name.ends_with("empty") { "" } else { content };
+        stage.write(format!("p/files/{name}"), content);
+    }
+    let (overlay, finished) = build(&stage, Who::Unprivileged, &project(&stage, "files: files\n"));
+    finished.ok();
+    let names = stage.archive_names(&overlay);
+    let in_image = |name: &&&str| names.lines().any(|line| line == **name);
+    assert_eq!(OWN_FILES.iter().filter(|name| !in_image(name)).collect::<Vec<_>>(), [&""; 0]);
+    assert_eq!(REVERTED_FILES.iter().filter(in_image).collect::<Vec<_>>(), [&""; 0]);
+}
