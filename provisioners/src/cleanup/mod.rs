@@ -55,7 +55,7 @@ pub fn list() -> &'static [Cleanup] {
     &STEPS
 }
 
-static STEPS: [Cleanup; 17] = [
+static STEPS: [Cleanup; 18] = [
     Cleanup {
         name: "apt-cache",
         description: "downloaded packages and apt's binary caches",
@@ -109,6 +109,12 @@ static STEPS: [Cleanup; 17] = [
         description: "dates of password changes in /etc/shadow that are after SOURCE_DATE_EPOCH",
         default: true,
         work: identity::account_dates,
+    },
+    Cleanup {
+        name: "crontab-headers",
+        description: "the time and temporary name in the header that crontab writes to a file",
+        default: true,
+        work: identity::crontab_headers,
     },
     Cleanup {
         name: "machine-id",
