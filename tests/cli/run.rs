@@ -173,6 +173,19 @@ fn network_none_has_no_network() {
     }
 }
 
+#[test]
+fn kernel_command_line_of_the_builder_is_hidden() {
+    let stage = Stage::new();
+    let read = "test -f /proc/cmdline; cat /proc/cmdline; cat /proc/bootconfig 2>/dev/null || echo";
+    for who in BOTH_USERS {
+        assert_eq!(finish(&mut run(&stage, who, &[], read)).ok().text(), "\n\n", "{who:?}");
+    }
+    // The kernel refuses this where each visible /proc has masked files.
+    let nested = "unshare -Urpfm --mount-proc cat /proc/1/comm";
+    let finished = finish(&mut run(&stage, Who::Unprivileged, &[], nested)).ok();
+    assert_eq!(finished.text(), "cat\n");
+}
+
 /// Each case has options and the parts of the error message.
 #[test]
 fn invalid_options_are_rejected_before_the_command_runs() {
