@@ -133,7 +133,8 @@ impl FinishedRoot {
         Ok(self.loans.lock().clean_copies(&self.mounted_tree, is_input)?)
     }
 
-    /// Returns warnings for the user about mounts and processes that commands left behind.
+    /// Returns warnings for the user about mounts, processes and loop devices that commands left
+    /// behind.
     pub(crate) fn leftover_warnings(&self) -> Vec<String> {
         let mount_points = self.leftovers.mount_points.iter();
         let mut warnings: Vec<String> = mount_points
@@ -145,6 +146,14 @@ impl FinishedRoot {
                 )
             })
             .collect();
+        warnings.extend(self.leftovers.loop_files.iter().map(|path| {
+            format!(
+                "{}: a command left a loop device on this file, which was detached: data that was \
+                 not written yet is not in the image: detach it in the step that attaches it \
+                 (losetup -d)",
+                escape(path)
+            )
+        }));
         if !self.leftovers.programs.is_empty() {
             warnings.push(format!(
                 "still running at the end, and killed: {}; data that such a process had not written \
@@ -301,7 +310,7 @@ impl ServedRoot {
         let mut leftovers = Leftovers::default();
         if let Some(sandbox) = self.sandbox.take() {
             leftovers = sandbox.leftovers();
-            sandbox.shutdown();
+            leftovers.loop_files = sandbox.shutdown();
         }
         drop(self.supervisor.take());
         let faults = self.faults().cloned();
