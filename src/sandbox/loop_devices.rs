@@ -1,7 +1,7 @@
 //! Loop devices on files of the root, which commands left behind.
 //!
-//! A loop device keeps its file open in the kernel, even if no process has it. The mount of the root
-//! would not end before the device is detached, and the daemon would serve it for ever. Only a
+//! A loop device keeps its file open in the kernel, even if no process has it. The mount of the
+//! root would not end before the device is detached, and the daemon would serve it for ever. Only a
 //! sandbox of root can make such devices: it runs without a user namespace.
 //!
 //! The stage detaches them when pid 1 has ended: no process can make another one then, and the

@@ -8,7 +8,8 @@
 //! Invariants:
 //! - it never returns to the daemon's code and runs none of its destructors;
 //! - it holds no descriptor of the daemon except its control socket, the list of loop devices, the
-//!   standard streams, and the FUSE descriptor until that is sent: a copy here would keep the mount from ending;
+//!   standard streams, and the FUSE descriptor until that is sent: a copy here would keep the mount
+//!   from ending;
 //! - it dies with the daemon: by end-of-file on the control socket until the death signal is set,
 //!   then by that signal. The kernel sends it when the *thread* that forked ends.
 

@@ -1,5 +1,5 @@
-//! Values of the host that a program may have read from a lent file and written to another file, and
-//! paths that exist during the build only.
+//! Values of the host that a program may have read from a lent file and written to another file,
+//! and paths that exist during the build only.
 
 use std::collections::{HashMap, HashSet};
 
@@ -108,8 +108,8 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Collects the name servers, search domains, proxies and certificates of `host`, and the scratch
-    /// directory.
+    /// Collects the name servers, search domains, proxies and certificates of `host`, and the
+    /// scratch directory.
     pub(super) fn from_host(host: &Host) -> Self {
         let mut values = Vec::new();
         if let Some(resolver) = host.resolver() {
