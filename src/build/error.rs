@@ -17,6 +17,9 @@ use crate::seal::{Format, SealError};
 /// An error of a build.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The root of an image cannot be asked for its packages.
+    #[error("cannot ask apt for the packages")]
+    Forecast(#[source] StepError),
     /// This process received a signal that requests termination.
     #[error("interrupted by signal {0}")]
     Interrupted(i32),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs_model::tree::XattrSupport;
 use provisioners::image::{self, Image, Source, Yield};
 use provisioners::{Observer, Options, PackageForecast, Plan, StepFailed, StepInfo};
 
@@ -41,6 +42,45 @@ pub fn build(
     let privilege = Privilege::detect()?;
     let root = job.compose()?.start(privilege)?;
     job.finish(root, signals)
+}
+
+/// Reports the packages of an image that apt does not find, and the size of those to fetch, and
+/// builds nothing. Reports nothing for a base, whose root does not exist yet.
+///
+/// # Errors
+/// Fails if the root of the image cannot be started.
+pub fn forecast(
+    image: &Image,
+    options: &BuildOptions,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<(), BuildError> {
+    let plan = image.plan()?;
+    let has_packages = !plan.packages()?.is_empty();
+    let Some(layers) = image.source.layers().filter(|_| has_packages) else { return Ok(()) };
+    let signals = Signals::take()?;
+    let root = root_options(image, options, layers.paths(), XattrSupport::None);
+    let root = UnstartedRoot::new(root)?.start(Privilege::detect()?)?;
+    let mut environment = default_environment(std::env::vars_os());
+    root.add_environment(&mut environment);
+    let mut machine = RootMachine::new(&root, &signals, environment)?;
+    if let Some(packages) = plan.forecast_packages(&mut machine).map_err(BuildError::Forecast)? {
+        report_forecast(&packages, &**reporter);
+    }
+    Ok(())
+}
+
+/// Returns the options of the root in which an image is built.
+fn root_options(
+    image: &Image,
+    settings: &BuildOptions,
+    layers: Vec<PathBuf>,
+    xattrs: XattrSupport,
+) -> RootOptions {
+    let (network, manifest) = (network(image), settings.seal.manifest);
+    RootOptions {
+        apt_proxy: image.apt_proxy.clone(),
+        ..settings.root.root(layers, xattrs, network, image.upper_size, manifest)
+    }
 }
 
 /// A prepared build: plan, options and opened outputs, so that mistakes are reported before any
@@ -101,16 +141,7 @@ impl<'a> BuildJob<'a> {
         let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
         let yields = yields.collect::<Result<_, BuildError>>()?;
         let epoch = source_date_epoch(image.source_date_epoch)?;
-        let options = RootOptions {
-            apt_proxy: image.apt_proxy.clone(),
-            ..settings.root.root(
-                layers,
-                outputs.xattrs(),
-                network(image),
-                image.upper_size,
-                settings.seal.manifest,
-            )
-        };
+        let options = root_options(image, settings, layers, outputs.xattrs());
         let folders = image.provisioners.iter().filter_map(|folder| folder.host_path());
         let paths = folders.chain([image.file.as_path()]).map(Path::to_owned);
         let values = image.variables().map(|(_, value)| value.to_string().into_bytes());

@@ -2,9 +2,11 @@
 //! imported root.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,7 +23,7 @@ use crate::root::RootError;
 use crate::root::import::{self, RootImportError};
 use crate::root::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::root::mounted_tree::MountedTree;
-use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
+use crate::sandbox::{MissingRequirement, Privilege, Signals, default_environment, find_program};
 use crate::text::error::describe;
 use crate::text::escape::escape;
 use crate::text::list;
@@ -150,11 +152,17 @@ fn is_excluded(path: &[u8]) -> bool {
 /// value is dropped.
 ///
 /// It leads a process group that also contains a watcher. The watcher reads a pipe whose other end
-/// this process holds; at end of file it terminates the group.
+/// this process holds; at end of file it terminates the group, and then removes the temporary
+/// directory.
+///
+/// As root, mmdebstrap runs in mount and process namespaces of its own, as it does by itself
+/// without root: they end with its mounts and all processes that maintainer scripts have left.
 struct Mmdebstrap {
     child: Child,
     /// Thread that collects standard error.
     stderr: Option<JoinHandle<String>>,
+    /// Directory of its chroot and other temporary files.
+    folder: PathBuf,
 }
 
 /// Number of last log lines in the error message of a failure.
@@ -163,9 +171,46 @@ const LOG_TAIL_LINES: usize = 10;
 /// Shell script that starts the watcher and then executes mmdebstrap.
 const WATCHER_SCRIPT: &str = r#"
 exec 3<&0 </dev/null
-{ trap '' TERM; cat; kill -TERM 0; } <&3 >/dev/null 2>&1 3<&- &
+{
+    trap '' TERM; cat; kill -TERM 0
+    while kill -0 $$; do sleep 0.1; done
+    rm -rf --one-file-system "$TMPDIR"
+} <&3 >/dev/null 2>&1 3<&- &
 exec "$0" "$@" 3<&-
 "#;
+
+/// Arguments of unshare, for a first process that also waits for orphans.
+const ROOT_NAMESPACES: [&str; 8] =
+    ["--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"];
+
+/// Shell script for the first process in the namespaces.
+const ROOT_SCRIPT: &str = r#""$0" "$@"; exit $?"#;
+
+/// Hook that replaces the programs that start services by stubs, before packages other than the
+/// essential ones are configured. mmdebstrap replaces some too, but before it installs them.
+const STUBS_HOOK: &str = r##"cd "$1" || exit
+for f in usr/sbin/start-stop-daemon sbin/start-stop-daemon usr/sbin/service; do
+    [ -f "$f" ] && [ ! -e "$f.overcoat" ] || continue
+    mv "$f" "$f.overcoat" &&
+    printf '#!/bin/sh
+echo "overcoat: no service starts during a build: $0 $*" >&2
+' >"$f" &&
+    chmod 755 "$f" || exit
+done
+f=usr/sbin/policy-rc.d
+[ -e "$f" ] || [ -L "$f" ] || { printf '#!/bin/sh
+# overcoat:
+exit 101
+' >"$f"; chmod 755 "$f"; }"##;
+
+/// Hook that restores the programs, unless a package has replaced them.
+const RESTORE_HOOK: &str = r#"cd "$1" || exit
+for f in usr/sbin/start-stop-daemon sbin/start-stop-daemon usr/sbin/service; do
+    [ -e "$f.overcoat" ] || continue
+    if grep -q '"overcoat: ' "$f"; then mv "$f.overcoat" "$f"; else rm "$f.overcoat"; fi || exit
+done
+f=usr/sbin/policy-rc.d
+if [ -f "$f" ] && grep -q '^# overcoat:$' "$f"; then rm "$f"; fi"#;
 
 /// Hook that removes the host's search domains from a root before packages are configured in it.
 const REMOVE_SEARCH_HOOK: &str = r#"f=$1/etc/resolv.conf; [ ! -f "$f" ] || [ -L "$f" ] || \
@@ -182,10 +227,12 @@ impl Mmdebstrap {
             .ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHER_SCRIPT]).process_group(0);
+        // Maintainer scripts see the environment of mmdebstrap.
+        command.env_clear().envs(default_environment(std::env::vars_os()));
         if rustix::process::geteuid().is_root() {
             let unshare = find_program("unshare")
                 .ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
-            command.arg(unshare).arg("--uts").arg("--").arg(program);
+            command.arg(unshare).args(ROOT_NAMESPACES).arg(ROOT_SCRIPT).arg(program);
         } else {
             // In this mode mmdebstrap creates its own namespaces.
             command.arg(program).arg("--mode=unshare");
@@ -212,6 +259,9 @@ impl Mmdebstrap {
         // every host. As root, `unshare --uts` limits the change to mmdebstrap.
         command.arg(format!("--setup-hook=hostname {NEUTRAL_HOSTNAME}"));
         command.arg(format!("--essential-hook={REMOVE_SEARCH_HOOK}"));
+        command.arg("--skip=chroot/policy-rc.d,chroot/start-stop-daemon");
+        command.arg(format!("--essential-hook={STUBS_HOOK}"));
+        command.arg(format!("--customize-hook={RESTORE_HOOK}"));
         if let Some(keyring) = &from.keyring {
             let mut option = OsString::from("--keyring=");
             option.push(std::path::absolute(keyring)?);
@@ -220,10 +270,8 @@ impl Mmdebstrap {
         if let Some(epoch) = epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
         }
-        // Keep the working tree in memory.
-        if std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir() {
-            command.env("TMPDIR", "/dev/shm");
-        }
+        let folder = temporary_folder()?;
+        command.env("TMPDIR", &folder);
         command.arg(&from.release).arg("-").args(&from.mirrors);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(BuildError::MmdebstrapStart)?;
@@ -232,11 +280,11 @@ impl Mmdebstrap {
             .stderr
             .take()
             .map(|stderr| std::thread::spawn(move || collect_stderr(stderr, &*reporter)));
-        Ok(Mmdebstrap { child, stderr })
+        Ok(Mmdebstrap { child, stderr, folder })
     }
 
-    /// Waits for mmdebstrap, and returns its standard error. On failure, writes it to the file `log`
-    /// and returns an error that ends with `more` and the last lines.
+    /// Waits for mmdebstrap, and returns its standard error. On failure, writes it to the file
+    /// `log` and returns an error that ends with `more` and the last lines.
     fn finish(mut self, log: Option<&Path>, more: &str) -> Result<String, BuildError> {
         // `wait` closes the child's stdin, on which the watcher would terminate mmdebstrap.
         let watched = self.child.stdin.take();
@@ -265,7 +313,25 @@ impl Drop for Mmdebstrap {
     fn drop(&mut self) {
         // `wait` closes the watcher's pipe first; it fails only if the child was already reaped.
         let _ = self.child.wait();
+        // Without root, the chroot belongs to subordinate ids; mmdebstrap itself has removed it.
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Creates a temporary directory for mmdebstrap: in memory, or in `TMPDIR` if it is set. The ids
+/// that own its chroot can search it.
+fn temporary_folder() -> Result<PathBuf, BuildError> {
+    let memory = Path::new("/dev/shm");
+    let parent = match std::env::var_os("TMPDIR") {
+        Some(folder) => PathBuf::from(folder),
+        None if memory.is_dir() => memory.to_owned(),
+        None => std::env::temp_dir(),
+    };
+    let failed = BuildError::file("create a temporary directory in", &parent);
+    let template = parent.join("overcoat-mmdebstrap.XXXXXX");
+    let folder = nix::unistd::mkdtemp(&template).map_err(|error| failed(error.into()))?;
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o711))?;
+    Ok(folder)
 }
 
 /// Reads mmdebstrap's standard error to its end; also reports each line.

@@ -37,7 +37,7 @@ pub use clean::{CleanOutcome, Removal, RemovalReason, clean};
 pub use decision::DecisionOptions;
 pub use error::BuildError;
 pub use input_texts::InputTexts;
-pub use job::build;
+pub use job::{build, forecast};
 pub use kept::{KeptResult, PreparedResult};
 pub use options::{
     BuildOptions, RootSettings, SealSettings, is_same_file, reject_layers, source_date_epoch,

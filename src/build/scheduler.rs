@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use provisioners::Project;
-use provisioners::image::{Inputs, manifest_path};
+use provisioners::image::{ImageLocation, Inputs, Layers, manifest_path};
 use serde_json::Value;
 
 use super::children::{ChildEvent, ChildOutput, Children};
@@ -31,6 +31,8 @@ pub struct ScheduleOptions {
     pub decision: DecisionOptions,
     /// Whether the builds of requested images write manifests.
     pub manifest: bool,
+    /// Whether a dry run reports the packages of the images to be built.
+    pub packages: bool,
     /// Returns the command that builds the image of this name in a child process. The child writes
     /// the reports about its artifacts, or its error, to standard output.
     pub child: fn(&str) -> Command,
@@ -254,6 +256,9 @@ impl ProjectBuild<'_> {
             } else if self.options.decision.dry_run {
                 self.report(index, ImageEvent::Due(&decision.reasons));
                 self.warn_about_roles(index)?;
+                if self.options.packages {
+                    self.forecast_packages(index)?;
+                }
                 self.states[index] = ImageState::Due { reasons: decision.reasons };
             } else {
                 self.report(index, ImageEvent::Building(&decision.reasons));
@@ -269,6 +274,21 @@ impl ProjectBuild<'_> {
         for problem in image.image.plan()?.role_problems()? {
             self.reporter.warning(&format!("{}: {problem}", image.name));
         }
+        Ok(())
+    }
+
+    /// Reports the packages of an image, in a process of its own, if its layers exist.
+    fn forecast_packages(&self, index: usize) -> Result<(), BuildError> {
+        let member = &self.project.images()[index];
+        let layers = member.image.source.layers().map(Layers::paths).unwrap_or_default();
+        if layers.iter().any(|layer| !ImageLocation::of(layer).file.exists()) {
+            let name = &member.name;
+            self.reporter
+                .status(&format!("{name}: its packages are unknown until its layers exist"));
+            return Ok(());
+        }
+        // Its messages name the image. A failure is one of them, and no reason to stop.
+        (self.options.child)(&member.name).arg("--forecast").status()?;
         Ok(())
     }
 

@@ -260,11 +260,9 @@ impl Filesystem for Adapter {
         let _request = self.poller.request();
         let times = atime.is_some() || mtime.is_some();
         let nothing = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && !times;
-        // A request without changes announces that an unprivileged process will change the content.
-        // One that truncates has a flag for it that fuser does not pass on, so the caller's
-        // privileges decide.
-        let truncated = size.is_some() && (self.view.view.unprivileged || req.uid() != 0);
-        // Nor is there a flag for clearing setgid where the group may not execute.
+        // A request that truncates changes the content. One without changes announces that an
+        // unprivileged process, or one in a user namespace, will do so. Root keeps the bits, as on
+        // the machine, also in a user namespace.
         let by_user = (size.is_some() || nothing) && req.uid() != 0;
         let (uid, gid) = self.owner_of_copied_device(Ino(ino.0), uid, gid);
         let real_uid = uid.map(|uid| self.view.real_user(uid));
@@ -274,7 +272,7 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EOVERFLOW);
         };
         let set = SetAttr {
-            drop_setid: nothing || truncated || uid.is_some() || gid.is_some(),
+            drop_setid: by_user || uid.is_some() || gid.is_some(),
             changed_by_group: by_user.then(|| self.view.real_owner(0, req.gid()).1),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
             uid: real_uid,
@@ -486,7 +484,8 @@ impl Filesystem for Adapter {
     ) {
         let _request = self.poller.request();
         let ino = Ino(ino.0);
-        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+        // The kernel sets the flag for each process in a user namespace.
+        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && req.uid() != 0 {
             let (_, group) = self.view.real_owner(req.uid(), req.gid());
             let _ = self.tree.drop_setid(ino, group);
         }

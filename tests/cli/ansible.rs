@@ -53,7 +53,10 @@ fn project(stage: &Stage) -> PathBuf {
     role("demo/vars/main.yml", "of_the_role: kept\n");
     role("demo/meta/main.yml", "dependencies: [{role: overlay/common}]\n");
     role("demo/files/motd", "hello\n");
-    let template = "{{ greeting }} {{ level }} {{ of_the_role }} {{ site.name }}\n";
+    // The settings of the caller have no effect.
+    stage.write("roles/.ansible.cfg", "[defaults]\nansible_managed = by {uid} on {host}\n");
+    let template = "# {{ ansible_managed }}\n\
+                    {{ greeting }} {{ level }} {{ of_the_role }} {{ site.name }}\n";
     role("demo/templates/demo.conf.j2", template);
     role("common/tasks/main.yml", "- file: {path: /srv/common, state: touch}\n");
     stage.write("sources/provisioner.yml", "files: files\n");
@@ -90,7 +93,7 @@ fn role_runs_unchanged_and_gives_the_same_bytes_without_root() {
     stage.sh(&unpack.replace("{}", &overlays[1].display().to_string()));
     let read = |name: &str| fs::read_to_string(tree.join(name)).unwrap_or_default();
     assert_eq!(read("etc/motd"), "hello\n");
-    assert_eq!(read("etc/demo.conf"), "hello 1 kept lab\n");
+    assert_eq!(read("etc/demo.conf"), "# Ansible managed\nhello 1 kept lab\n");
     assert_eq!(read("srv/notified"), "notified\n");
     // Kernel packages make no initrd.
     assert!(read("srv/env").lines().any(|line| line == "INITRD=No"), "{}", read("srv/env"));

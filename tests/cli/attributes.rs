@@ -324,3 +324,34 @@ fn layers_with_unsupported_overlayfs_attributes_are_rejected() {
     );
     assert_eq!(ls(Who::Root), "");
 }
+
+#[test]
+fn set_id_bits_of_files_that_root_writes_are_kept_at_both_privileges() {
+    let stage = Stage::new();
+    let script = "
+        cd /srv
+        for name in copied appended cut cloned; do cp /bin/true $name; chmod 6755 $name; done
+        cp /bin/false copied; echo x >>appended; truncate -s 10 cut
+        cp --reflink=auto /bin/false cloned; cat /bin/ls >/usr/bin/su
+        printf x >allocated; chmod 4755 allocated; fallocate -l 9000 allocated
+        cp /bin/true others; chmod 6777 others
+        setpriv --reuid 4242 --regid 4242 --clear-groups sh -c 'echo x >>others'";
+    let modes = BOTH_USERS.map(|who| {
+        let archive = stage.out(who).join("modes.cpio.gz");
+        run(&stage, who, script, &archive).ok();
+        [listed(&stage, &archive, "srv/"), listed(&stage, &archive, "usr/bin/su")].concat()
+    });
+    assert_eq!(modes[0], modes[1]);
+    assert_eq!(
+        modes[0],
+        [
+            "-rwsr-xr-x 0:0 srv/allocated",
+            "-rwsr-sr-x 0:0 srv/appended",
+            "-rwsr-sr-x 0:0 srv/cloned",
+            "-rwsr-sr-x 0:0 srv/copied",
+            "-rwsr-sr-x 0:0 srv/cut",
+            "-rwxrwxrwx 0:0 srv/others",
+            "-rwsr-xr-x 0:0 usr/bin/su",
+        ]
+    );
+}

@@ -13,7 +13,9 @@ use nix::unistd::Pid;
 /// attributes.
 const MMDEBSTRAP: &str = r#"#!/usr/bin/python3
 import io, os, sys, tarfile
-open(os.environ["ARGUMENTS"], "w").write("\n".join(sys.argv[1:]))
+folder = os.path.dirname(sys.argv[0])
+open(os.path.join(folder, "arguments"), "w").write("\n".join(sys.argv[1:]))
+open(os.path.join(folder, "environment"), "w").write("\n".join("=".join(item) for item in os.environ.items()))
 tar = tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT)
 def add(name, type=tarfile.REGTYPE, mode=0o644, content=b"", xattr=None, **more):
     info = tarfile.TarInfo(name)
@@ -42,6 +44,7 @@ add("./srv/disk", tarfile.BLKTYPE, 0o660, devmajor=8, devminor=1, gid=6)
 add("./srv/pipe", tarfile.FIFOTYPE, 0o600)
 add("./lib", tarfile.SYMTYPE, 0o777, linkname="usr/lib")
 tar.close()
+print("I: done", file=sys.stderr)
 "#;
 
 fn overcoat(dir: &Path, output: &str) -> Output {
@@ -55,7 +58,7 @@ fn command(dir: &Path, output: &str) -> Command {
         .args(["base", "base.yml", "-o", output])
         .current_dir(dir)
         .env("PATH", path)
-        .env("ARGUMENTS", dir.join("arguments"))
+        .env("CALLER", "1")
         .env("SOURCE_DATE_EPOCH", "1700000000");
     hear_signals(&mut command);
     command
@@ -85,14 +88,22 @@ fn base_is_built_from_a_tar_stream() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         prepare(dir);
-        let made = overcoat(dir, "base.squashfs");
+        let made = command(dir, "base.squashfs").arg("--keep-logs").output().unwrap();
         let printed = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(made.status.success(), "{printed}");
+        let log = fs::read_to_string(dir.join("base.squashfs.log")).unwrap();
+        assert!(log.starts_with("=== mmdebstrap\nI: done\n=== [1/14] files\n"), "{log}");
 
         let arguments = fs::read_to_string(dir.join("arguments")).unwrap();
         for argument in ["--variant=minbase", "--include=udev,kmod", "bookworm"] {
             assert!(arguments.lines().any(|line| line == argument), "{argument} in {arguments}");
         }
+        // Maintainer scripts see the environment.
+        let environment = fs::read_to_string(dir.join("environment")).unwrap();
+        for line in ["SOURCE_DATE_EPOCH=1700000000", "USER=root", "HOME=/root"] {
+            assert!(environment.lines().any(|other| other == line), "{environment}");
+        }
+        assert!(!environment.contains("CALLER"), "{environment}");
         let listed = Command::new("unsquashfs")
             .args(["-lln", "base.squashfs"])
             .env("TZ", "UTC")

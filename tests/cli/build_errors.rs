@@ -162,9 +162,15 @@ fn unknown_packages_of_all_steps_are_reported_before_the_first_is_installed() {
         ),
     );
     let bind = broken.stage.bind_repository();
-    let mut command = broken.stage.overcoat(Who::Unprivileged);
-    command.current_dir(broken.stage.path("project")).args(["build", "--bind", &bind]);
-    let stderr = finish(&mut command).code(1).stderr;
+    let build = || {
+        let mut command = broken.stage.overcoat(Who::Unprivileged);
+        command.current_dir(broken.stage.path("project")).args(["build", "--bind", &bind]);
+        command
+    };
+    let mut dry = build();
+    let missing = ["image: warning: apt does not find", "lscsi (p: packages (1)), lsscsi=0.1 ("];
+    finish(dry.args(["-n", "--packages"])).ok().stderr_has(&missing).stderr_has(&["to fetch: "]);
+    let stderr = finish(&mut build()).code(1).stderr;
     let line = |text: &str| stderr.lines().position(|line| line.contains(text));
     let forecast = line("apt does not find these packages").unwrap_or_else(|| panic!("{stderr}"));
     let text = stderr.lines().nth(forecast).unwrap();

@@ -41,7 +41,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Returns the bytes after the members that were decoded.
-    pub(super) fn rest(self) -> &'a [u8] {
+    pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 }

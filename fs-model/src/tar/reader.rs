@@ -102,8 +102,8 @@ impl<R: BufRead> Reader<R> {
         self.with_context(|reader| reader.piece(buffer))
     }
 
-    /// Skips a piece of the current member's data, up to its end or a hole. Returns its range in the
-    /// file and its offset in the archive, or `None` at the end of the data.
+    /// Skips a piece of the current member's data, up to its end or a hole. Returns its range in
+    /// the file and its offset in the archive, or `None` at the end of the data.
     ///
     /// # Errors
     /// See [`Reader::next_member`].

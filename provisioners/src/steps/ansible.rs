@@ -12,6 +12,7 @@
 //! Ansible are in the sandbox's own `/tmp`. None of them are part of the image.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ansible_tasks::TaskLog;
@@ -139,6 +140,10 @@ impl AnsibleRole {
         for (name, value) in packages::APT_ENVIRONMENT {
             command = command.env(name, value);
         }
+        // Settings of the caller or the host would change the image.
+        let settings = Path::new("ansible/ansible.cfg");
+        let settings = context.machine.scratch(settings, &mut io::empty(), 0o644)?;
+        command = command.env("ANSIBLE_CONFIG", path_outside(&root, &settings));
         for (name, value) in self.environment(&temporary) {
             command = command.env(name, value);
         }

@@ -10,7 +10,7 @@ use provisioners::image::{Image, manifest_path};
 use serde_json::json;
 
 use super::project::{self, ProjectArgs};
-use crate::build::{BuildOptions, is_same_file};
+use crate::build::{BuildOptions, forecast, is_same_file};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
@@ -102,6 +102,10 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
                 remove_options_of_named_images(&mut options);
             }
             let image = &project.images()[index].image;
+            if args.project.forecast {
+                forecast(image, &options, &build_reporter(ui, false))?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let outcome = build_with(ui, image, &options);
             if let Err(error) = &outcome
                 && (!error.is_silent() || error.kind == ErrorKind::Reported)

@@ -46,6 +46,17 @@ pub(crate) struct ProjectArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
+    /// With -n: also report packages that apt does not find, and the size of those to fetch
+    ///
+    /// Fetches the package lists of each image to be built, in a root that is discarded, if its
+    /// layers exist.
+    #[arg(long, requires = "dry_run")]
+    packages: bool,
+
+    /// Ask apt for the packages of the image, for the parent process
+    #[arg(long, hide = true, requires = "only")]
+    pub(crate) forecast: bool,
+
     /// Build this image in this process, for the parent process
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) only: Option<String>,
@@ -89,6 +100,7 @@ pub(crate) fn build(
             elsewhere: common.output.is_some(),
         },
         manifest: !common.seal.no_manifest,
+        packages: args.packages,
         child,
     };
     let reporter = project_reporter(ui, common.seal.json, args.explain, args.dry_run);

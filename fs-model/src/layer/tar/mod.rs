@@ -1,8 +1,8 @@
 //! tar archives as layers, uncompressed or compressed with gzip, zstd or xz.
 //!
 //! The tree is the one that GNU tar extracts into an empty directory, run by root with all
-//! attributes ([`crate::tar`]; `build` has the rules). overcoat and OCI image layers store deletions
-//! as names, which are whiteouts here.
+//! attributes ([`crate::tar`]; `build` has the rules). overcoat and OCI image layers store
+//! deletions as names, which are whiteouts here.
 //!
 //! Invariants in addition to those of every layer:
 //! - The content of an uncompressed archive is read in place. A compressed archive is decoded once,
@@ -75,6 +75,19 @@ impl Piece {
     }
 }
 
+/// A decoder of a whole file: other data after the compressed stream is an error.
+struct WholeFile<'a>(compressed::Decoder<'a>);
+
+impl Read for WholeFile<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buf)?;
+        if read == 0 && !buf.is_empty() && self.0.rest().iter().any(|&byte| byte != 0) {
+            return Err(io::Error::other("other data follows it"));
+        }
+        Ok(read)
+    }
+}
+
 /// A stream that fails after a number of bytes.
 struct Limited<R> {
     inner: R,
@@ -120,7 +133,7 @@ pub fn is_tar(bytes: &[u8]) -> bool {
 /// Returns a decoder of a compressed archive; `None` if it is not compressed.
 fn decoder<'a>(bytes: &'a [u8]) -> io::Result<Option<Box<dyn Read + 'a>>> {
     Ok(if is_compressed(bytes) {
-        Some(Box::new(compressed::Decoder::new(bytes)))
+        Some(Box::new(WholeFile(compressed::Decoder::new(bytes))))
     } else if bytes.starts_with(XZ_MAGIC) {
         let flags = liblzma::stream::CONCATENATED;
         let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_LIMIT, flags)?;

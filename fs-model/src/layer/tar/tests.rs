@@ -255,6 +255,10 @@ fn invalid_archives_are_errors_that_name_the_image_and_the_member() {
         new().pax("SCHILY.xattr.trusted.overlay.redirect", "/x").dir("d"),
         "trusted.overlay.redirect",
     );
+    for compressed in [gzip(&sample()), zstd::encode_all(&sample()[..], 3).unwrap()] {
+        open([&compressed[..], &[0; 9]].concat()).unwrap();
+        assert!(error([&compressed[..], b"x"].concat()).contains("other data follows it"));
+    }
     let unmarked = new().file("x", b"").0;
     assert!(error(unmarked).contains("two blocks of zeros"));
 }
