@@ -8,6 +8,7 @@ use provisioners::machine::MachineError;
 use provisioners::{ConfigError, PlanError, StepError, StepFailed};
 
 use super::record::RecordError;
+use crate::fuse::LostData;
 use crate::root::RootError;
 use crate::root::import::RootImportError;
 use crate::sandbox::{MissingRequirement, SandboxError};
@@ -55,6 +56,9 @@ pub enum BuildError {
     /// The tree reports an error.
     #[error(transparent)]
     Tree(#[from] FsError),
+    /// Files lack data, because the upper was full.
+    #[error("{0}: raise its limit with --upper-size, or `upper_size` in the image file")]
+    LostData(LostData),
     /// A step failed because a layer cannot be read.
     #[error(transparent)]
     Layer(LayerError),

@@ -219,16 +219,19 @@ impl<'a> BuildJob<'a> {
         if let Err(failed) = result {
             return Err(self.failed(failed, root, &signals, environment));
         }
-        if root.faults().is_some_and(|faults| faults.full()) {
-            reporter
-                .warning("the upper layer was full at some point; --upper-size raises its limit");
-        }
         for warning in foreign_owner_warnings(root.foreign_owners()) {
             reporter.warning(&warning);
         }
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
             return Err(BuildError::Interrupted(signal as i32));
+        }
+        if let Some(lost) = finished.lost_data()? {
+            return Err(BuildError::LostData(lost));
+        }
+        if finished.was_full() {
+            reporter
+                .warning("the upper layer was full at some point; --upper-size raises its limit");
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);

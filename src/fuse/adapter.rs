@@ -284,6 +284,9 @@ impl Filesystem for Adapter {
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
             attr => self.reply_attr(reply, Ino(ino.0), &attr));
+        if size == Some(0) {
+            self.faults.note_emptied(Ino(ino.0));
+        }
         if size.is_some() {
             self.trim_after_shrinking();
         }
@@ -492,6 +495,11 @@ impl Filesystem for Adapter {
             0 => self.tree.write(ino, offset, data),
             _ => self.tree.append(ino, data),
         };
+        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE)
+            && let Err(error) = &written
+        {
+            self.faults.note_lost(ino, error);
+        }
         answer!(self, reply, written,
             written => reply.written(written as u32));
         self.trim_after_shrinking();

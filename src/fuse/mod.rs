@@ -34,7 +34,7 @@ use fuser::{Config, Notifier, Session, SessionACL};
 
 pub use allocator::settle_allocator;
 pub(crate) use errno::errno_of;
-pub use faults::Faults;
+pub use faults::{Faults, LostData};
 pub(crate) use owners::OVERFLOW_ID;
 pub use owners::{ForeignOwners, OwnerAliases};
 pub use view::View;

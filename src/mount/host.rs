@@ -58,7 +58,7 @@ impl MountServer {
         let device = std::fs::metadata(&self.dir)?.dev();
         let listener = control::listen(device)?;
         let MountServer { tree, layers, dir } = self;
-        let sealer = Arc::new(Sealer::new(tree, layers)?);
+        let sealer = Arc::new(Sealer::new(tree, layers, serving.faults().clone())?);
         let handler = ShutdownHandler { dir, device, sealer: sealer.clone() };
         std::thread::Builder::new().name("signals".into()).spawn(move || handler.run(&signals))?;
         std::thread::Builder::new()

@@ -21,6 +21,7 @@ use fs_model::{FsError, Ino, Tree};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::image::manifest_path;
 
+use crate::fuse::{Faults, LostData};
 use crate::image::open::OpenedLayers;
 use crate::manifest::lower::lower_records;
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
@@ -41,6 +42,8 @@ enum MountSealError {
     UnknownFormat,
     #[error("the request names no output")]
     NoOutput,
+    #[error("{0}: delete these files, or mount with a larger --upper-size and write them again")]
+    LostData(LostData),
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -53,6 +56,8 @@ enum MountSealError {
 pub(crate) struct Sealer {
     tree: Arc<Tree>,
     layers: OpenedLayers,
+    /// The errors behind the mount.
+    faults: Arc<Faults>,
     /// Held during a seal.
     seal_lock: Mutex<()>,
     /// Readable, at end of file, once seals are to be aborted.
@@ -62,10 +67,15 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(crate) fn new(tree: Arc<Tree>, layers: OpenedLayers) -> io::Result<Self> {
+    pub(crate) fn new(
+        tree: Arc<Tree>,
+        layers: OpenedLayers,
+        faults: Arc<Faults>,
+    ) -> io::Result<Self> {
         let (abort_reader, abort_writer) = io::pipe()?;
         let abort_writer = Mutex::new(Some(abort_writer));
-        Ok(Sealer { tree, layers, seal_lock: Mutex::new(()), abort_reader, abort_writer })
+        let seal_lock = Mutex::new(());
+        Ok(Sealer { tree, layers, faults, seal_lock, abort_reader, abort_writer })
     }
 
     /// Aborts the running seal and all later ones.
@@ -151,6 +161,9 @@ impl Sealer {
         // Changes by programs wait until this is dropped.
         let _frozen = self.tree.freeze();
         let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
+        if let Some(lost) = self.faults.lost_data(&delta) {
+            return Err(MountSealError::LostData(lost));
+        }
         let manifest = match manifest {
             Some((output, layers)) => {
                 let lower = lower_records(&delta, self.tree.layers())?;

@@ -25,7 +25,7 @@ use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{FileType, FsError, Tree};
 use parking_lot::Mutex;
 
-use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
+use crate::fuse::{self, Faults, ForeignOwners, LostData, Serving, View};
 use crate::image::open::{self, Digests, OpenError, OpenedLayers};
 use crate::manifest::BaseLayer;
 use crate::root::lend::Loans;
@@ -100,9 +100,27 @@ pub(crate) struct FinishedRoot {
     mounted_tree: Arc<MountedTree>,
     loans: Arc<Mutex<Loans>>,
     leftovers: Leftovers,
+    /// The errors behind the mount, if it was served.
+    faults: Option<Arc<Faults>>,
 }
 
 impl FinishedRoot {
+    /// Returns whether a program's request failed because the upper was full.
+    pub(crate) fn was_full(&self) -> bool {
+        self.faults.as_ref().is_some_and(|faults| faults.full())
+    }
+
+    /// Returns the files that lack data because the upper was full, if any.
+    ///
+    /// # Errors
+    /// Fails if a layer cannot be read.
+    pub(crate) fn lost_data(&self) -> Result<Option<LostData>, RootError> {
+        match &self.faults {
+            Some(faults) if faults.has_lost_data() => Ok(faults.lost_data(&self.tree.delta()?)),
+            _ => Ok(None),
+        }
+    }
+
     /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed.
     ///
@@ -115,7 +133,8 @@ impl FinishedRoot {
         Ok(self.loans.lock().clean_copies(&self.mounted_tree, is_input)?)
     }
 
-    /// Returns warnings for the user about mounts and processes that commands left behind.
+    /// Returns warnings for the user about mounts, processes and loop devices that commands left
+    /// behind.
     pub(crate) fn leftover_warnings(&self) -> Vec<String> {
         let mount_points = self.leftovers.mount_points.iter();
         let mut warnings: Vec<String> = mount_points
@@ -127,6 +146,14 @@ impl FinishedRoot {
                 )
             })
             .collect();
+        warnings.extend(self.leftovers.loop_files.iter().map(|path| {
+            format!(
+                "{}: a command left a loop device on this file, which was detached: data that was \
+                 not written yet is not in the image: detach it in the step that attaches it \
+                 (losetup -d)",
+                escape(path)
+            )
+        }));
         if !self.leftovers.programs.is_empty() {
             warnings.push(format!(
                 "still running at the end, and killed: {}; data that such a process had not written \
@@ -283,15 +310,15 @@ impl ServedRoot {
         let mut leftovers = Leftovers::default();
         if let Some(sandbox) = self.sandbox.take() {
             leftovers = sandbox.leftovers();
-            sandbox.shutdown();
+            leftovers.loop_files = sandbox.shutdown();
         }
         drop(self.supervisor.take());
+        let faults = self.faults().cloned();
         if let Some(serving) = self.serving.take() {
-            let faults = serving.faults().clone();
             serving.wait().map_err(RootError::Serve)?;
-            if let Some(error) = faults.layer() {
-                return Err(FsError::from(error).into());
-            }
+        }
+        if let Some(error) = faults.as_ref().and_then(|faults| faults.layer()) {
+            return Err(FsError::from(error).into());
         }
         Ok(FinishedRoot {
             tree: self.mounted_tree.tree().clone(),
@@ -299,6 +326,7 @@ impl ServedRoot {
             mounted_tree: self.mounted_tree,
             loans: self.loans,
             leftovers,
+            faults,
         })
     }
 }

@@ -1,7 +1,8 @@
-//! Mounts and processes that commands left behind in a sandbox.
+//! Mounts, processes and loop devices that commands left behind in a sandbox.
 //!
-//! Both lose writes without an error: a write below a mount goes to another file system, and a
-//! process is killed with the sandbox, whatever it was about to write.
+//! All of them lose writes without an error: a write below a mount goes to another file system, a
+//! process is killed with the sandbox, whatever it was about to write, and a loop device may be
+//! detached before its users have written all data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,19 +14,21 @@ use super::{Sandbox, mountinfo};
 /// The time in which a process that is about to end does so, such as the last one of a pipeline.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// The mount points and processes that commands left behind.
+/// The mount points, processes and loop devices that commands left behind.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Leftovers {
     /// Absolute paths in the root at which a command mounted a file system, in order.
     pub mount_points: Vec<Vec<u8>>,
     /// The names of the programs that still run, in order.
     pub programs: Vec<String>,
+    /// Absolute paths in the root of files that a loop device was on, in order.
+    pub loop_files: Vec<Vec<u8>>,
 }
 
 impl Sandbox {
     /// Finds mounts that commands made over the root, and processes of commands that have ended.
     /// Waits up to 200 ms for processes that are about to end. Returns empty lists if `/proc`
-    /// cannot be read.
+    /// cannot be read. [`Sandbox::shutdown`] finds loop devices.
     pub fn leftovers(&self) -> Leftovers {
         let started = Instant::now();
         let programs = loop {
@@ -35,7 +38,8 @@ impl Sandbox {
             }
             std::thread::sleep(GRACE / 20);
         };
-        Leftovers { mount_points: self.left_mounts().unwrap_or_default(), programs }
+        let mount_points = self.left_mounts().unwrap_or_default();
+        Leftovers { mount_points, programs, loop_files: Vec::new() }
     }
 
     fn left_mounts(&self) -> io::Result<Vec<Vec<u8>>> {

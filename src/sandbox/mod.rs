@@ -36,6 +36,7 @@ mod host_mount;
 mod image;
 mod init;
 mod leftovers;
+mod loop_devices;
 mod mountinfo;
 mod mounts;
 mod notify;
@@ -76,6 +77,7 @@ pub use requirement::MissingRequirement;
 pub use signals::{Ended, Signals};
 
 use error::{During, StepFailure};
+use loop_devices::LoopFiles;
 
 /// The stage's process. Dropping it kills it and waits for it.
 #[derive(Debug)]
@@ -110,6 +112,7 @@ pub struct Starting {
     stage: StageProcess,
     fuse: Option<OwnedFd>,
     outside: Option<Outside>,
+    loops: LoopFiles,
     plan: Plan,
 }
 
@@ -123,6 +126,7 @@ pub struct Sandbox {
     mounts: Option<File>,
     identity: SandboxIdentity,
     outside: Option<Outside>,
+    loops: LoopFiles,
     plan: Plan,
 }
 
@@ -181,15 +185,17 @@ impl Sandbox {
     pub fn fork(plan: Plan) -> Result<Starting, SandboxError> {
         plan.mount_points()?;
         let (ours, theirs) = sys::message_pair().during("creating a socket")?;
+        let loops = LoopFiles::new().during("creating a file")?;
         let daemon = std::process::id() as libc::pid_t;
         // SAFETY: the child goes to `stage::run`, which never returns.
         let pid = match unsafe { sys::fork() }.during("forking")? {
-            sys::Forked::Child => stage::run(&plan, &theirs, daemon),
+            sys::Forked::Child => stage::run(&plan, &theirs, &loops, daemon),
             sys::Forked::Parent(pid) => pid,
         };
         drop(theirs);
         let stage = StageProcess { pid, waited: false };
-        let mut starting = Starting { control: ours, stage, fuse: None, outside: None, plan };
+        let mut starting =
+            Starting { control: ours, stage, fuse: None, outside: None, loops, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.receive(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
@@ -230,6 +236,7 @@ impl Starting {
             mounts: mounts.map(File::from),
             identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
             outside: self.outside,
+            loops: self.loops,
             plan: self.plan,
         })
     }
@@ -336,9 +343,10 @@ impl Sandbox {
     }
 
     /// Ends every process inside and returns when the processes and the mounts are gone. The root
-    /// must be served until then.
-    pub fn shutdown(mut self) {
+    /// must be served until then. Returns the paths in the root of files that a loop device was on.
+    pub fn shutdown(mut self) -> Vec<Vec<u8>> {
         self.end();
+        self.loops.read().unwrap_or_default()
     }
 
     fn end(&mut self) {

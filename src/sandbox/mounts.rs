@@ -17,7 +17,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
-use nix::unistd::symlinkat;
+use nix::unistd::{fchdir, symlinkat};
 
 use super::container_marks;
 use super::error::{Doing, StepResult};
@@ -174,15 +174,36 @@ fn attach_sys(root: BorrowedFd<'_>) -> StepResult<()> {
     sys::attach(tree.as_fd(), find_mount_point(root, c"sys")?.as_fd()).doing("mounting /sys")
 }
 
-/// Mounts `/proc` of the calling process's pid namespace. The kernel refuses a new one where parts
-/// of the host's are masked (in a container); then the host's is shown.
+/// Files with the kernel's command line, which is the builder's: programs copy it into the settings
+/// of boot loaders. Not all kernels have the second one.
+const COMMAND_LINES: [&CStr; 2] = [c"proc/cmdline", c"proc/bootconfig"];
+
+/// Mounts `/proc` of the calling process's pid namespace, without the command line of the
+/// kernel. The kernel refuses a new one where parts of the host's are masked (in a container); then
+/// the host's is shown. `root` must be the current directory.
 pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> StepResult<()> {
+    let masks = COMMAND_LINES.iter().map(|path| Ok((*path, empty_file(root)?)));
+    let masks = masks.collect::<StepResult<Vec<_>>>()?;
     let options = [(c"source", Some(c"proc"))];
-    let tree = match sys::new_mount(c"proc", &options, KERNEL_FILES) {
+    let new = sys::new_mount(c"proc", &options, KERNEL_FILES);
+    let is_new = new.is_ok();
+    let tree = match new {
         Ok(tree) => tree,
         Err(_) => clone_host_tree(Path::new("/proc"))?,
     };
     sys::attach(tree.as_fd(), find_mount_point(root, c"proc")?.as_fd()).doing("mounting /proc")?;
+    for (path, mask) in masks {
+        match sys::open_in_root(root, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            target => target
+                .and_then(|target| sys::attach(mask.as_fd(), target.as_fd()))
+                .doing(&format!("hiding /{}", path.to_string_lossy()))?,
+        }
+    }
+    if is_new && !protect_host {
+        // Without it, such programs have to do without a /proc of their own.
+        let _ = attach_whole_proc(root);
+    }
     if protect_host {
         // Changes by real root would affect the host.
         for path in [c"proc/sys", c"proc/sysrq-trigger"] {
@@ -199,6 +220,32 @@ pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> StepResul
         }
     }
     Ok(())
+}
+
+/// Returns a mount of a file with an empty line. `root` must be the current directory.
+fn empty_file(root: BorrowedFd<'_>) -> StepResult<OwnedFd> {
+    let what = "creating an empty /proc/cmdline";
+    // The kernel only clones mounted files. /proc is not mounted yet.
+    let own = tmpfs(root, c"proc", c"0555", KERNEL_FILES)?;
+    let file = make_file(own.as_fd(), c"cmdline").doing(what)?;
+    io::Write::write_all(&mut std::fs::File::from(file), b"\n").doing(what)?;
+    let tree = sys::clone_tree_at(Some(own.as_fd()), c"cmdline").doing(what)?;
+    sys::set_mount_attributes(tree.as_fd(), KERNEL_FILES | sys::MOUNT_ATTR_RDONLY).doing(what)?;
+    fchdir(own).map_err(io::Error::from).doing(what)?;
+    sys::detach_current_directory().doing(what)?;
+    fchdir(root).map_err(io::Error::from).doing(what)?;
+    Ok(tree)
+}
+
+/// Mounts a `/proc` without masked files at `/run/host/proc`, as systemd-nspawn does: the kernel
+/// lets a nested user namespace mount a `/proc` only where such a mount is visible. It shows
+/// processes only, so it has no command line of the kernel.
+fn attach_whole_proc(root: BorrowedFd<'_>) -> io::Result<()> {
+    let options = [(c"source", Some(c"proc")), (c"subset", Some(c"pid"))];
+    let tree = sys::new_mount(c"proc", &options, KERNEL_FILES)?;
+    let host = sys::open_in_root(root, c"run/host")?;
+    make_directory(host.as_fd(), c"proc", 0o555)?;
+    sys::attach(tree.as_fd(), sys::open_in_root(host.as_fd(), c"proc")?.as_fd())
 }
 
 fn attach_bind(root: BorrowedFd<'_>, bind: &Bind, tree: BorrowedFd<'_>) -> StepResult<()> {

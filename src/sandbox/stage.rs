@@ -7,14 +7,16 @@
 //!
 //! Invariants:
 //! - it never returns to the daemon's code and runs none of its destructors;
-//! - it holds no descriptor of the daemon except its control socket, the standard streams, and the
-//!   FUSE descriptor until that is sent: a copy here would keep the mount from ending;
+//! - it holds no descriptor of the daemon except its control socket, the list of loop devices, the
+//!   standard streams, and the FUSE descriptor until that is sent: a copy here would keep the mount
+//!   from ending;
 //! - it dies with the daemon: by end-of-file on the control socket until the death signal is set,
 //!   then by that signal. The kernel sends it when the *thread* that forked ends.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -23,6 +25,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::error::{Doing, StepFailure, StepResult};
+use super::loop_devices::LoopFiles;
 use super::mounts::HostTrees;
 use super::plan::{Network, Plan};
 use super::sys::{self, Forked};
@@ -33,8 +36,8 @@ use super::{init, wire};
 const ROOT_MOUNT_DIRS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
 
 /// Runs the stage. `daemon` is the daemon's process id.
-pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
-    let result = std::panic::catch_unwind(|| stage(plan, control, daemon));
+pub(super) fn run(plan: &Plan, control: &OwnedFd, loops: &LoopFiles, daemon: libc::pid_t) -> ! {
+    let result = std::panic::catch_unwind(|| stage(plan, control, loops, daemon));
     let failure = match result {
         Ok(Ok(code)) => sys::exit_now(code),
         Ok(Err(failure)) => failure,
@@ -44,9 +47,14 @@ pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
     sys::exit_now(1)
 }
 
-fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32> {
+fn stage(
+    plan: &Plan,
+    control: &OwnedFd,
+    loops: &LoopFiles,
+    daemon: libc::pid_t,
+) -> StepResult<i32> {
     let control = control.as_fd();
-    sys::close_all_but(&[control]).doing("closing the daemon's files")?;
+    sys::close_all_but(&[control, loops.as_fd()]).doing("closing the daemon's files")?;
     sys::reset_signals(true);
     let _ = nix::sys::prctl::set_name(c"overcoat-stage");
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
@@ -80,12 +88,19 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32>
     unshare(CloneFlags::CLONE_NEWPID).doing("creating the pid namespace")?;
     // SAFETY: the child runs pid 1 and ends in `exit_now`; this process has one thread.
     match unsafe { sys::fork() }.doing("starting pid 1")? {
-        Forked::Child => init::run(plan, control),
+        Forked::Child => {
+            sys::close_all_but(&[control]).doing("closing the stage's files")?;
+            init::run(plan, control)
+        }
         Forked::Parent(pid) => {
             // The sandbox ends with pid 1, which alone holds the control socket from now on.
-            sys::close_all_but(&[]).doing("closing the control socket")?;
+            sys::close_all_but(&[loops.as_fd()]).doing("closing the control socket")?;
             close_standard_files();
             let status = sys::wait_for(pid).doing("waiting for pid 1")?;
+            if !plan.privilege.has_user_namespace() {
+                // A device that cannot be detached keeps the mount; no error changes that.
+                let _ = loops.detach_all(Path::new(mount_dir));
+            }
             Ok(i32::from(status != 0))
         }
     }

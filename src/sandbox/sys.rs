@@ -17,6 +17,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
 };
+use rustix::ioctl::{Getter, NoArg, Opcode};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
@@ -27,6 +28,9 @@ const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+/// `include/uapi/linux/loop.h`.
+const LOOP_CLR_FD: Opcode = 0x4c01;
+const LOOP_GET_STATUS64: Opcode = 0x4c05;
 const MFD_NOEXEC_SEAL: libc::c_uint = 8;
 
 /// Mount attributes of `fsmount(2)` and `mount_setattr(2)`.
@@ -258,6 +262,30 @@ pub(super) fn window_size(fd: BorrowedFd<'_>) -> io::Result<libc::winsize> {
 pub(super) fn set_window_size(fd: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
     // SAFETY: TIOCSWINSZ reads one winsize, which `size` points to.
     done(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) }.into())
+}
+
+/// The file that a loop device is on.
+pub(super) struct LoopStatus {
+    /// The device number of its file system, as `stat` reports it.
+    pub(super) device: u64,
+    /// Its inode number.
+    pub(super) inode: u64,
+}
+
+/// Returns the status of a loop device; fails if it is on no file.
+pub(super) fn loop_status(device: BorrowedFd<'_>) -> io::Result<LoopStatus> {
+    /// The size of `struct loop_info64` in words. Device and inode number are the first two.
+    const WORDS: usize = 29;
+    // SAFETY: LOOP_GET_STATUS64 writes one loop_info64: plain numbers, which fit into the array.
+    let info =
+        unsafe { rustix::ioctl::ioctl(device, Getter::<LOOP_GET_STATUS64, [u64; WORDS]>::new())? };
+    Ok(LoopStatus { device: info[0], inode: info[1] })
+}
+
+/// Detaches a loop device from its file: at once, or when its last user closes it.
+pub(super) fn detach_loop_device(device: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: LOOP_CLR_FD has no argument.
+    Ok(unsafe { rustix::ioctl::ioctl(device, NoArg::<LOOP_CLR_FD>::new())? })
 }
 
 /// Sets the loopback interface of this network namespace up.

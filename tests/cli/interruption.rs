@@ -253,6 +253,52 @@ fn full_upper_is_reported_and_nothing_is_written() {
     }
 }
 
+/// A Python program that writes 8 MiB to a memory mapping of a file. No call of it fails.
+pub(crate) const FILL_MAPPING: &str = "import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.ftruncate(fd, 8 << 20)
+mapping = mmap.mmap(fd, 8 << 20)
+os.close(fd)
+for at in range(0, 8 << 20, 1 << 20): mapping[at:at + (1 << 20)] = os.urandom(1 << 20)
+mapping.close()
+";
+
+#[test]
+fn mapped_data_that_does_not_fit_into_the_upper_is_an_error() {
+    let stage = Stage::new();
+    let map = format!("python3 -c \"{FILL_MAPPING}\" /opt/");
+    let lost = "the upper layer was full, and data that a program wrote to a memory mapping is lost, \
+                in /opt/large: raise its limit with --upper-size";
+    for who in BOTH_USERS {
+        let before = Before::new(&stage, who);
+        let build = |script: &str| {
+            let mut command = stage.overcoat(who);
+            command.args(["build", "--upper-size", "2M", "-o", "out.cpio"]);
+            finish(command.arg(image(&stage, script)))
+        };
+        let run = |options: &[&str], script: &str| {
+            let mut command = stage.overcoat(who);
+            command.arg("run").arg(stage.debian()).args(["--upper-size", "2M"]).args(options);
+            finish(command.args(["--", "sh", "-c", script]))
+        };
+        build(&format!("{map}large")).code(2).stderr_has(&[lost, "`upper_size` in the image file"]);
+        before.assert_unchanged(&stage, who, &[]);
+        let save = ["--save", "out.cpio"];
+        run(&save, &format!("{map}large")).code(2).stderr_has(&["out.cpio is not written", lost]);
+        before.assert_unchanged(&stage, who, &[]);
+        run(&[], &format!("{map}large; exit 7")).code(7).stderr_has(&["warning: ", lost]);
+        // The image does not lack what was deleted or written again.
+        for fix in ["rm /opt/large", ": >/opt/large", "echo >/opt/large"] {
+            let finished = build(&format!("{map}large; {fix}")).ok();
+            let finished = finished.stderr_has(&["the upper layer was full at some point"]);
+            assert!(!finished.stderr.contains("is lost"), "{}", finished.stderr);
+        }
+        fs::remove_file(stage.out(who).join("out.cpio")).unwrap();
+        fs::remove_file(stage.out(who).join("out.cpio.manifest.json")).unwrap();
+        before.assert_unchanged(&stage, who, &[]);
+    }
+}
+
 #[test]
 fn removing_files_from_a_full_upper_frees_space() {
     let stage = Stage::new();

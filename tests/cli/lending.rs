@@ -528,6 +528,41 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
 }
 
 #[test]
+fn paths_that_exist_during_the_build_only_are_reported() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let own = stage.write("own.pem", certificate("OWNOWNOWN"));
+    // at(1) saves the environment like this.
+    let job = "/var/spool/cron/atjobs/a0000101c8e1f0";
+    let save = format!(
+        "mkdir -p ${{job%/*}}; env | sed -n 's/^SSL_CERT_FILE=.*/&; export SSL_CERT_FILE/p' >$job
+         echo \"# written by $0\" >/etc/written; tar -C / -cf /srv/jobs.tar $job
+         gzip -c $job >/srv/job.gz; ln -s $SSL_CERT_FILE /etc/bundle"
+    );
+    let save = save.replace("$job", job).replace("${job%/*}", "/var/spool/cron/atjobs");
+    let outside = "echo \"$OVERCOAT_ROOT/.overcoat\"/x >$OVERCOAT_ROOT/etc/outside";
+    stage.write("outside/provisioner.yml", "scripts: [{path: write, outside: true}]\n");
+    stage.write("outside/write", outside);
+    let image = image(&stage, "", &[&save, "echo /srv/.overcoat.d >/etc/other"]);
+    let text = fs::read_to_string(&image).unwrap();
+    let image = stage.write("image.yml", text.replace("pack", "[pack, outside]"));
+    for who in BOTH_USERS {
+        let overlay = stage.out(who).join("scratch.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.env("SSL_CERT_FILE", &own)).ok();
+        let bundle = "contains /.overcoat/ca-certificates.crt, which exists during the build only";
+        let finished = finished.stderr_has(&[
+            &format!("warning: {job}: it {bundle}"),
+            &format!("warning: /srv/jobs.tar: it {bundle}"),
+            &format!("warning: /srv/job.gz: it {bundle}"),
+            &format!("warning: /etc/bundle: its target {bundle}"),
+            "warning: /etc/written: it contains /.overcoat/",
+            "warning: /etc/outside: it contains /.overcoat/x, which exists",
+        ]);
+        assert!(!finished.stderr.contains("/etc/other"), "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn host_name_of_the_image_resolves() {
     // This name server refuses immediately; `getent hosts` queries an IPv6 address first.
     let stage = stage_with("search builder.example\nnameserver 127.0.0.9\n");

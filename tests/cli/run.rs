@@ -82,6 +82,54 @@ fn mounts_and_processes_that_a_command_leaves_are_reported() {
 }
 
 #[test]
+fn loop_devices_that_a_command_leaves_are_detached() {
+    let stage = Stage::new();
+    let attach = "cd $root/opt; head -c 1048576 /dev/zero >overcoat-test.img
+                  test -e /dev/loop-control || {
+                      mknod /dev/loop-control c 10 237
+                      for i in 0 1 2 3 4 5 6 7; do mknod /dev/loop$i b 7 $i; done
+                  }
+                  losetup -f $root/opt/overcoat-test.img";
+    stage.write("p/attach", attach.replace("$root", "$OVERCOAT_ROOT"));
+    stage.write("p/provisioner.yml", "scripts: [{path: attach, outside: true}]\n");
+    let base = stage.debian().display().to_string();
+    let image = format!("base: {base}\nprovisioner: p\nnetwork: none\n");
+    let image = stage.write("image.yml", image).display().to_string();
+    let inside = attach.replace("$root", "");
+    let deleted = format!("{inside}; rm /opt/overcoat-test.img");
+    let failed = format!("{inside}; exit 7");
+    let nested = format!(
+        "{inside}; device=$(losetup -n -O NAME -j /opt/overcoat-test.img); mkfs.ext4 -q $device
+         mount $device /mnt; head -c 65536 /dev/zero >/mnt/overcoat-test.img
+         losetup -f /mnt/overcoat-test.img"
+    );
+    let run = |script: &str| {
+        let arguments = ["run", &base, "--save", "out.cpio", "--", "sh", "-ec", script];
+        arguments.map(str::to_owned).to_vec()
+    };
+    let build = ["build", &image, "-o", "out.cpio"].map(str::to_owned).to_vec();
+    for (arguments, code) in
+        [(run(&inside), 0), (run(&deleted), 0), (run(&failed), 7), (run(&nested), 0), (build, 0)]
+    {
+        // Without the fix, the program does not end.
+        let mut command = stage.command(Who::Root, "timeout");
+        command.args(["--signal=KILL", "60"]).arg(stage.path("overcoat")).args(&arguments);
+        let finished = finish(&mut command);
+        let left = stage.sh("grep -l overcoat-test.img /sys/block/loop*/loop/backing_file || :");
+        for device in left.split('/').filter(|name| name.starts_with("loop") && *name != "loop") {
+            stage.sh(&format!("losetup -d /dev/{device}"));
+        }
+        let finished = finished.code(code);
+        let warning = "warning: /opt/overcoat-test.img: a command left a loop device on this file";
+        let deleted = warning.replace(".img", ".img (deleted)");
+        let found = finished.stderr.contains(warning) || finished.stderr.contains(&deleted);
+        // The changes of a failed command are not saved.
+        assert!(found || code != 0, "{arguments:?}: {}", finished.stderr);
+        assert_eq!(left, "", "{arguments:?}");
+    }
+}
+
+#[test]
 fn standard_streams_are_those_of_the_command() {
     let stage = Stage::new();
     for who in BOTH_USERS {
@@ -171,6 +219,19 @@ fn network_none_has_no_network() {
         let finished = finish(&mut run(&stage, who, &["--network", "none"], script)).ok();
         assert_eq!(finished.text(), "1\n");
     }
+}
+
+#[test]
+fn kernel_command_line_of_the_builder_is_hidden() {
+    let stage = Stage::new();
+    let read = "test -f /proc/cmdline; cat /proc/cmdline; cat /proc/bootconfig 2>/dev/null || echo";
+    for who in BOTH_USERS {
+        assert_eq!(finish(&mut run(&stage, who, &[], read)).ok().text(), "\n\n", "{who:?}");
+    }
+    // The kernel refuses this where each visible /proc has masked files.
+    let nested = "unshare -Urpfm --mount-proc cat /proc/1/comm";
+    let finished = finish(&mut run(&stage, Who::Unprivileged, &[], nested)).ok();
+    assert_eq!(finished.text(), "cat\n");
 }
 
 /// Each case has options and the parts of the error message.

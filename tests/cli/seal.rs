@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 
+use crate::interruption::FILL_MAPPING;
 use crate::mount_fixture::{MountPoint, folder_base};
 use crate::support::listing::{assert_same, list};
 use crate::support::processes::eventually;
@@ -113,6 +114,21 @@ fn seal_is_cancelled_when_its_client_is_killed() {
         stage.files(who).into_iter().map(|path| path.display().to_string()).collect();
     assert_eq!(names, ["user/mnt", "user/y.cpio"]);
     mnt.umount().ok();
+}
+
+#[test]
+fn seal_fails_if_mapped_data_was_lost() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let mnt = MountPoint::new(&stage, who);
+    mnt.mount(&["--rw", "--upper-size", "2M"], &[&folder_base(&stage)]).ok();
+    mnt.sh(&format!("cd mnt; python3 -c \"{FILL_MAPPING}\" large")).ok();
+    let seal = || mnt.seal(&["-o", "out.cpio.gz"]);
+    seal().code(2).stderr_has(&["is lost, in /large: delete these files", "--upper-size"]);
+    assert!(!stage.out(who).join("out.cpio.gz").exists());
+    mnt.sh("rm mnt/large").ok();
+    seal().ok();
+    mnt.end();
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub fn list() -> &'static [Cleanup] {
     &STEPS
 }
 
-static STEPS: [Cleanup; 17] = [
+static STEPS: [Cleanup; 18] = [
     Cleanup {
         name: "apt-cache",
         description: "downloaded packages and apt's binary caches",
@@ -64,7 +64,7 @@ static STEPS: [Cleanup; 17] = [
     },
     Cleanup {
         name: "apt-lists",
-        description: "package lists of apt-get update",
+        description: "package lists of apt-get update, and stamps of apt's periodic runs",
         default: true,
         work: caches::apt_lists,
     },
@@ -82,7 +82,7 @@ static STEPS: [Cleanup; 17] = [
     },
     Cleanup {
         name: "backups",
-        description: "backups of the user database, of dpkg and of debconf (passwd-, status-old)",
+        description: "backups of the user database, dpkg, apt and debconf (passwd-, status-old)",
         default: true,
         work: records::backups,
     },
@@ -100,7 +100,7 @@ static STEPS: [Cleanup; 17] = [
     },
     Cleanup {
         name: "root-home",
-        description: "histories and caches in /root",
+        description: "histories in /root, /root/.cache and Ansible's temporary files there",
         default: true,
         work: records::root_home,
     },
@@ -109,6 +109,12 @@ static STEPS: [Cleanup; 17] = [
         description: "dates of password changes in /etc/shadow that are after SOURCE_DATE_EPOCH",
         default: true,
         work: identity::account_dates,
+    },
+    Cleanup {
+        name: "crontab-headers",
+        description: "the time and temporary name in the header that crontab writes to a file",
+        default: true,
+        work: identity::crontab_headers,
     },
     Cleanup {
         name: "machine-id",

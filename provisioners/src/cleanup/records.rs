@@ -73,7 +73,16 @@ pub(super) fn backups(machine: &mut dyn Machine, _: &Options) -> Result<(), Mach
     for dir in ["/var/lib/dpkg", "/var/cache/debconf"] {
         revert_matching(machine, dir, |e| e.name.as_bytes().ends_with(b"-old"))?;
     }
-    revert_content(machine, "/var/backups")
+    revert_matching(machine, "/var/backups", |e| {
+        e.kind == Kind::File && is_backup(e.name.as_bytes())
+    })
+}
+
+/// Whether the daily jobs of dpkg, apt and passwd write a file of this name to /var/backups.
+fn is_backup(name: &[u8]) -> bool {
+    let of_job = [&b"alternatives.tar."[..], b"apt.extended_states.", b"dpkg."];
+    let of_passwd = [&b"passwd.bak"[..], b"group.bak", b"shadow.bak", b"gshadow.bak"];
+    of_job.iter().any(|prefix| name.starts_with(prefix)) || of_passwd.contains(&name)
 }
 
 pub(super) fn tmp(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
@@ -82,10 +91,17 @@ pub(super) fn tmp(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineE
 }
 
 pub(super) fn root_home(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    // Roles and collections that ansible-galaxy installs are also in /root/.ansible.
+    let ansible = Path::new("/root/.ansible");
+    revert_all(machine, &["/root/.ansible/cp", "/root/.ansible/tmp"])?;
+    if machine.stat(ansible)?.is_some_and(|stat| stat.kind == Kind::Directory)
+        && machine.list(ansible)?.is_empty()
+    {
+        machine.revert(ansible)?;
+    }
     revert_all(
         machine,
         &[
-            "/root/.ansible",
             "/root/.bash_history",
             "/root/.cache",
             "/root/.lesshst",

@@ -172,9 +172,6 @@ impl<'a> CommandRoot<'a> {
             // If a layer is damaged, that is the cause of the failure.
             Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
         };
-        if root.faults().is_some_and(|faults| faults.full()) {
-            ui.warning("the upper layer was full: raise its limit with --upper-size");
-        }
         ui.warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
@@ -182,6 +179,23 @@ impl<'a> CommandRoot<'a> {
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
+        let lost = finished.lost_data()?;
+        if let (Some(lost), Some((path, _)), Ended::Exited(status)) = (&lost, &save, &ended)
+            && status.success()
+            && !keep
+        {
+            return Err(CommandError::user(format!(
+                "{} is not written: {lost}: raise its limit with --upper-size",
+                path.display()
+            )));
+        }
+        match lost {
+            Some(lost) => ui.warning(&format!("{lost}: raise its limit with --upper-size")),
+            None if finished.was_full() => {
+                ui.warning("the upper layer was full: raise its limit with --upper-size");
+            }
+            None => {}
+        }
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {

@@ -69,7 +69,11 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     }
     // Writes through memory maps must reach the tree first.
     let handle = std::fs::File::open(&args.dir)?;
-    nix::unistd::syncfs(&handle).map_err(std::io::Error::from)?;
+    match nix::unistd::syncfs(&handle) {
+        // The server knows the files that lack data now, and whether they still exist.
+        Ok(()) | Err(nix::errno::Errno::ENOSPC) => {}
+        Err(error) => return Err(std::io::Error::from(error).into()),
+    }
     let request = ControlRequest::Seal(SealRequest {
         output: if to_stdout { None } else { Some(std::path::absolute(&args.output)?) },
         format: format.name().to_owned(),

@@ -1,12 +1,13 @@
-//! Values of the host that a program may have read from a lent file and written to another file.
+//! Values of the host that a program may have read from a lent file and written to another file,
+//! and paths that exist during the build only.
 
 use std::collections::{HashMap, HashSet};
 
 use fs_model::FileType;
 use memchr::memmem;
 
-use super::content;
 use super::host::Host;
+use super::{SCRATCH_DIR, content};
 use crate::root::mounted_tree::MountedTree;
 use crate::text::escape::escape;
 
@@ -57,6 +58,8 @@ enum TraceKind {
     Secret,
     /// Files of packages may contain the value by chance, as an example.
     Address,
+    /// The start of paths in the scratch directory.
+    ScratchPath,
 }
 
 impl Trace {
@@ -68,8 +71,8 @@ impl Trace {
         (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what, kind })
     }
 
-    /// Whether a text file with this content contains the value: as a whole word, unless it is a
-    /// secret.
+    /// Whether a text file with this content contains the value as a whole word. A secret may be a
+    /// part of a word, and a scratch path in any file.
     pub(super) fn is_in(&self, content: &[u8]) -> bool {
         if content.len() as u64 > MAX_TEXT_BYTES {
             return false;
@@ -80,7 +83,7 @@ impl Trace {
             })
         };
         let is_whole = |at: usize| {
-            if self.kind == TraceKind::Secret {
+            if matches!(self.kind, TraceKind::Secret | TraceKind::ScratchPath) {
                 return true;
             }
             let before = at.checked_sub(1).and_then(|at| content.get(at));
@@ -89,11 +92,13 @@ impl Trace {
             !part_of_word(before.filter(|b| **b != b'.'))
                 && !part_of_word(after.filter(|b| !matches!(b, b'.' | b':')))
         };
-        memmem::find_iter(content, self.value.as_bytes()).any(is_whole) && !content.contains(&0)
+        // No file contains such a path by chance, so archives and databases are searched, too.
+        let is_searched = self.kind == TraceKind::ScratchPath || !content.contains(&0);
+        memmem::find_iter(content, self.value.as_bytes()).any(is_whole) && is_searched
     }
 }
 
-/// The values of a host that should not be in an image.
+/// The values of a host, and of a sandbox, that should not be in an image.
 #[derive(Debug)]
 pub(super) struct Traces {
     values: Vec<Trace>,
@@ -103,7 +108,8 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Collects the name servers, search domains, proxies and certificates of `host`.
+    /// Collects the name servers, search domains, proxies and certificates of `host`, and the
+    /// scratch directory.
     pub(super) fn from_host(host: &Host) -> Self {
         let mut values = Vec::new();
         if let Some(resolver) = host.resolver() {
@@ -153,6 +159,8 @@ impl Traces {
         }
         let agents = settings.iter().filter(|s| s.key.to_lowercase().ends_with("::user-agent"));
         values.extend(agents.filter_map(|s| Trace::new(&s.value, "a setting of apt")));
+        let scratch = format!("{SCRATCH_DIR}/");
+        values.extend(Trace::of_kind(TraceKind::ScratchPath, &scratch, "a path"));
         values.sort_unstable_by(|a, b| a.value.cmp(&b.value));
         values.dedup_by(|a, b| a.value == b.value);
         let certificates = host.own_certificates();
@@ -235,6 +243,15 @@ impl<'a> TraceSearch<'a> {
             }
             let value = match trace.kind {
                 TraceKind::Secret => trace.what.to_owned(),
+                TraceKind::ScratchPath => {
+                    warnings.push(format!(
+                        "/{}: {part} contains {}, which exists during the build only: a program \
+                         stored a variable, a setting or the name of a script; remove it in a step",
+                        escape(path),
+                        escape(scratch_path(content, &trace.value))
+                    ));
+                    continue;
+                }
                 _ => format!("{}, {}", trace.value, trace.what),
             };
             warnings.push(format!(
@@ -244,6 +261,14 @@ impl<'a> TraceSearch<'a> {
             ));
         }
     }
+}
+
+/// Returns the first path in `content` that begins with `start`, which the content contains.
+fn scratch_path<'a>(content: &'a [u8], start: &str) -> &'a [u8] {
+    let path = &content[memmem::find(content, start.as_bytes()).unwrap_or(0)..];
+    let in_path = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(byte);
+    let end = path.iter().position(|byte| !in_path(byte)).unwrap_or(path.len());
+    &path[..end]
 }
 
 /// Returns the keys of the certificates in the image's directories for authorities. A directory or
@@ -277,7 +302,7 @@ mod tests {
     fn values_are_found_as_whole_words_in_text() {
         let traces = Traces::from_host(&fake_host().host).values;
         let values: Vec<&str> = traces.iter().map(|trace| trace.value.as_str()).collect();
-        assert_eq!(values, ["192.0.2.1", "builder.example", "cache:3142"]);
+        assert_eq!(values, ["/.overcoat/", "192.0.2.1", "builder.example", "cache:3142"]);
         let found = |content: &[u8]| traces.iter().any(|trace| trace.is_in(content));
         for content in
             ["192.0.2.1", "dns=192.0.2.1;", "vm.builder.example.\n", "http://cache:3142/"]
