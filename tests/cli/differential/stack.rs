@@ -217,8 +217,8 @@ impl Plan {
                 mknodat(CWD, &path, *kind, Mode::from_raw_mode(0o600), device).unwrap();
                 Here::Other
             }
-            // In cpio archives only files have several links, GNU tar splits those of other nodes but
-            // symbolic links, and mksquashfs those of a symbolic link when its access time has
+            // In cpio archives only files have several links, GNU tar splits those of other nodes
+            // but symbolic links, and mksquashfs those of a symbolic link when its access time has
             // changed.
             What::Link(to) => match names.get(to) {
                 Some(Here::File) => return link(folder, to, &path, names, &item.name, Here::File),
