@@ -285,7 +285,8 @@ pub(super) fn loop_status(device: BorrowedFd<'_>) -> io::Result<LoopStatus> {
 /// Detaches a loop device from its file: at once, or when its last user closes it.
 pub(super) fn detach_loop_device(device: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: LOOP_CLR_FD has no argument.
-    Ok(unsafe { rustix::ioctl::ioctl(device, NoArg::<LOOP_CLR_FD>::new())? })
+    unsafe { rustix::ioctl::ioctl(device, NoArg::<LOOP_CLR_FD>::new())? };
+    Ok(())
 }
 
 /// Sets the loopback interface of this network namespace up.

@@ -181,7 +181,7 @@ fn arguments_are_passed_to_ansible() {
     let (names, messages) = list(&["--ansible=--tags=extra", "-v"]);
     assert!(names.contains("srv/tagged"));
     // Each task with its time.
-    let task = "overcoat: [2/15] demo: ansible role demo: demo : asked for: ";
+    let task = "overcoat: [2/16] demo: ansible role demo: demo : asked for: ";
     assert!(messages.lines().any(|l| l.starts_with(task) && l.ends_with(" s")), "{messages}");
     assert!(!list(&["--ansible=--tags=extra", "--ansible=--check"]).0.contains("srv/tagged"));
 }

@@ -27,9 +27,9 @@ fn several_images_have_a_progress_line_each_on_a_terminal() {
     build.arg("--bind").arg(format!("{}:/sync", stage.path("sync").display()));
     let mut terminal = OnTerminal::start(build);
     // In any order: both lines are drawn again and again.
-    terminal.until("one: [1/14] script wait (0s)");
-    terminal.until("two: [1/14] script wait (");
-    terminal.until("one: [1/14] script wait (");
+    terminal.until("one: [1/15] script wait (0s)");
+    terminal.until("two: [1/15] script wait (");
+    terminal.until("one: [1/15] script wait (");
     stage.sh("echo >sync/one");
     terminal.until("one: built in");
     stage.sh("echo >sync/two");

@@ -533,12 +533,11 @@ fn paths_that_exist_during_the_build_only_are_reported() {
     let own = stage.write("own.pem", certificate("OWNOWNOWN"));
     // at(1) saves the environment like this.
     let job = "/var/spool/cron/atjobs/a0000101c8e1f0";
-    let save = format!(
-        "mkdir -p ${{job%/*}}; env | sed -n 's/^SSL_CERT_FILE=.*/&; export SSL_CERT_FILE/p' >$job
-         echo \"# written by $0\" >/etc/written; tar -C / -cf /srv/jobs.tar $job
-         gzip -c $job >/srv/job.gz; ln -s $SSL_CERT_FILE /etc/bundle"
-    );
-    let save = save.replace("$job", job).replace("${job%/*}", "/var/spool/cron/atjobs");
+    let save = "mkdir -p /var/spool/cron/atjobs
+                env | sed -n 's/^SSL_CERT_FILE=.*/&; export SSL_CERT_FILE/p' >JOB
+                echo \"# written by $0\" >/etc/written; tar -C / -cf /srv/jobs.tar JOB
+                gzip -c JOB >/srv/job.gz; ln -s $SSL_CERT_FILE /etc/bundle"
+        .replace("JOB", job);
     let outside = "echo \"$OVERCOAT_ROOT/.overcoat\"/x >$OVERCOAT_ROOT/etc/outside";
     stage.write("outside/provisioner.yml", "scripts: [{path: write, outside: true}]\n");
     stage.write("outside/write", outside);
