@@ -92,7 +92,7 @@ fn base_is_built_from_a_tar_stream() {
         let printed = String::from_utf8_lossy(&made.stderr).into_owned();
         assert!(made.status.success(), "{printed}");
         let log = fs::read_to_string(dir.join("base.squashfs.log")).unwrap();
-        assert!(log.starts_with("=== mmdebstrap\nI: done\n=== [1/14] files\n"), "{log}");
+        assert!(log.starts_with("=== mmdebstrap\nI: done\n=== [1/15] files\n"), "{log}");
 
         let arguments = fs::read_to_string(dir.join("arguments")).unwrap();
         for argument in ["--variant=minbase", "--include=udev,kmod", "bookworm"] {
@@ -304,4 +304,52 @@ fn bootstrap_ends_with_overcoat() {
         assert!(!build.wait().unwrap().success());
         eventually("all processes have ended", || processes::alive(&family).is_empty());
     }
+}
+
+/// As mmdebstrap: has files, mounts and a process of a maintainer script when it ends.
+const UNTIDY: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit
+mkdir "$TMPDIR/left" && : >"$TMPDIR/left/file"
+[ "$(id -u)" != 0 ] || mount -t tmpfs none "$TMPDIR/left" || exit
+[ "$(id -u)" != 0 ] || setsid sleep 2001 &
+[ ! -e wait ] || sleep 2002
+tar -c -C provisioner .
+"#;
+
+#[test]
+fn bootstrap_leaves_no_file_mount_or_process() {
+    at_both_privileges(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        prepare(dir);
+        fs::write(dir.join("mmdebstrap"), UNTIDY).unwrap();
+        let temporary = dir.join("temporary");
+        fs::create_dir(&temporary).unwrap();
+        let is_clean = || {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+            let is_mounted = mounts.contains(temporary.to_str().unwrap());
+            let is_empty = fs::read_dir(&temporary).unwrap().next().is_none();
+            let script = "! grep -lz ^200[12]$ /proc/[0-9]*/cmdline 2>/dev/null";
+            !is_mounted
+                && is_empty
+                && Command::new("sh").args(["-c", script]).status().unwrap().success()
+        };
+        let mut build = command(dir, "base.squashfs");
+        let built = build.env("TMPDIR", &temporary).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        assert!(is_clean());
+        fs::write(dir.join("wait"), "").unwrap();
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            let mut build =
+                command(dir, "base.squashfs").env("TMPDIR", &temporary).spawn().unwrap();
+            eventually("mmdebstrap waits", || {
+                let family = processes::family(build.id());
+                let line = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline"));
+                family.iter().any(|pid| line(pid).is_ok_and(|line| line == "sleep\02002\0"))
+            });
+            kill(Pid::from_raw(build.id() as i32), signal).unwrap();
+            build.wait().unwrap();
+            eventually("no file, mount or process is left", is_clean);
+        }
+    });
 }

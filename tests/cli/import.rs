@@ -310,6 +310,11 @@ fn fixes_in_a_copy_leave_the_tree_as_it_is() {
     import(&stage, who, &folder, &["--copy", copy.to_str().unwrap()])
         .code(2)
         .stderr_has(&["overcoat.yml already exists"]);
+    let inside = folder.join("inside");
+    import(&stage, who, &folder, &["--copy", inside.to_str().unwrap()])
+        .code(2)
+        .stderr_has(&["copy the tree to a directory outside of it"]);
+    assert!(!inside.exists());
     let other = stage.path("other");
     import(&stage, who, &stage.out(who), &["--copy", other.to_str().unwrap()]).code(2);
     assert!(!other.exists());
@@ -332,7 +337,7 @@ fn later_config_files_are_added_to_an_existing_project() {
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
     let later = "provisioner: roles/overlay/small\ngreeting: later\n";
     stage.write("tree/vars/later.yml", later);
-    import(&stage, who, &folder, &add).ok().stderr_has(&["overcoat.yml: 1 images added: later"]);
+    import(&stage, who, &folder, &add).ok().stderr_has(&["overcoat.yml: 1 image added: later"]);
     assert!(fs::read_to_string(&file).unwrap().starts_with(&before));
     finish(stage.overcoat(who).arg("build").arg(&folder).arg("later")).ok();
     let overlay = stage.out(who).join("later.cpio.gz");

@@ -111,6 +111,11 @@ enum Argument<'a> {
     Node(&'a YamlNode),
 }
 
+/// Returns whether a key of a task is not a module.
+pub(crate) fn is_keyword(name: &str) -> bool {
+    KEYWORDS.contains(&name) || name.starts_with("with_")
+}
+
 /// Returns all tasks of a file, in order: each block before the tasks in it.
 pub(crate) fn tasks(root: &YamlNode) -> Vec<Task<'_>> {
     let mut tasks = Vec::new();
@@ -151,7 +156,7 @@ impl<'a> Task<'a> {
             if ACTION_KEYS.contains(&name) {
                 return action(value).map(|module| (module, value));
             }
-            (!KEYWORDS.contains(&name) && !name.starts_with("with_")).then_some((name, value))
+            (!is_keyword(name)).then_some((name, value))
         })?;
         let name = name.rsplit('.').next().unwrap_or(name);
         let mut module = Module { name, value, free_form: None, arguments: Vec::new() };

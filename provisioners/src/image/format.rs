@@ -130,6 +130,12 @@ pub(crate) fn outputs(
     }
 }
 
+/// Returns the artifact that other images are built on and commands read: one in a format of
+/// machines, if there is one, because a tar archive is read more slowly.
+pub fn preferred_layer(outputs: &[(PathBuf, Format)]) -> Option<&(PathBuf, Format)> {
+    outputs.iter().find(|(_, format)| *format != Format::Tar).or(outputs.first())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,7 @@ use crate::variables::{DeclaredVariables, Variable, Variables};
 pub(crate) use archive::ArchiveSettings;
 pub use check::{CheckSettings, Skip};
 pub(crate) use format::outputs;
-pub use format::{Format, manifest_path};
+pub use format::{Format, manifest_path, preferred_layer};
 pub use inputs::Inputs;
 pub use location::{ImageLocation, parse_offset};
 pub use settings::Network;

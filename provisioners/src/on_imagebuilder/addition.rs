@@ -44,7 +44,11 @@ pub(super) fn add(
         .filter(|config| config.kind == ConfigKind::Base)
         .filter_map(|config| Some((config.name.as_str(), *of_files.get(&config.file)?)))
         .collect();
-    let written = write(tree, base, &mut Vec::new());
+    let release = document.root.get("release").and_then(|node| node.text("").ok());
+    let written = write(tree, base, release, &mut Vec::new());
+    // The images of the project may have another indentation.
+    let column = existing.first().map_or(INDENT + 1, |(key, _)| key.span.column);
+    let margin = " ".repeat(column.saturating_sub(1 + INDENT));
     let mut lines = String::new();
     let mut images = Vec::new();
     for image in &written.images {
@@ -54,6 +58,9 @@ pub(super) fn add(
         lines.push('\n');
         for line in image.text.lines() {
             let renamed = line.strip_prefix("    base: ").and_then(|name| bases.get(name));
+            if !line.is_empty() {
+                lines.push_str(&margin);
+            }
             match renamed {
                 Some(name) => lines.push_str(&format!("    base: {name}")),
                 None => lines.push_str(line),
@@ -63,9 +70,35 @@ pub(super) fn add(
         images.push(image.name.clone());
     }
     if !images.is_empty() {
+        if is_flow(text, &document.root) {
+            let mistake = document.root.get("images").map(|images| {
+                images.mistake_with_help(
+                    "images cannot be added to a mapping in braces",
+                    "write each image on lines of its own",
+                )
+            });
+            return Err(mistake.map_or_else(
+                || ImportError::Nothing { path: file.to_owned(), problem: "no images".to_owned() },
+                |mistake| ImportError::Config(mistake.into()),
+            ));
+        }
         note_missing_variables(&document.root, &written.variables, notes);
     }
     Ok(AddedImages { text: inserted(text, &document.root, &lines), images })
+}
+
+/// Indentation of the images that are written, in spaces.
+const INDENT: usize = 2;
+
+/// Returns whether the images of a project, or the project, are in braces.
+fn is_flow(text: &str, project: &YamlNode) -> bool {
+    let YamlValue::Map(entries) = &project.value else { return false };
+    let Some((key, _)) = entries.iter().find(|(key, _)| key.name == "images") else { return false };
+    let line = text.lines().nth(key.span.line - 1).unwrap_or_default();
+    let after = line.split_once("images").map_or("", |(_, after)| after);
+    let value = after.trim_start_matches(['"', '\'']).trim_start().trim_start_matches(':');
+    let value = value.trim_start();
+    line.trim_start().starts_with('{') || value.starts_with('{') && !value.starts_with("{}")
 }
 
 /// Returns the config file of an image.
@@ -95,6 +128,17 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
     let Some(at) = entries.iter().position(|(key, _)| key.name == "images") else {
         return format!("{text}\nimages:\n{}", lines.trim_start_matches('\n'));
     };
+    let empty = matches!(&entries[at].1.value, YamlValue::Map(images) if images.is_empty());
+    if empty || entries[at].1.is_null() {
+        let images = format!("images:\n{}", lines.trim_start_matches('\n'));
+        let replaced = text.lines().enumerate().map(|(index, line)| {
+            match index + 1 == entries[at].0.span.line {
+                true => images.clone(),
+                false => format!("{line}\n"),
+            }
+        });
+        return replaced.collect();
+    }
     // The images end before the next key, without the comments and empty lines before that key.
     let all: Vec<&str> = text.lines().collect();
     let mut end = entries.get(at + 1).map_or(all.len(), |(key, _)| key.span.line - 1);

@@ -146,7 +146,7 @@ pub enum ImportError {
 pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
     let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let written = project_writer::write(&tree, base, &mut notes);
+    let written = project_writer::write(&tree, base, None, &mut notes);
     if written.images.is_empty() {
         let left_out = tree
             .left_out

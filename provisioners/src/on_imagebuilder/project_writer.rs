@@ -38,10 +38,12 @@ impl WrittenProject {
     }
 }
 
-/// Writes the project file. With `base`, the tree's bases are left out.
+/// Writes the project file. With `base`, the tree's bases are left out. `release` is that of an
+/// existing project, if the images are added to one.
 pub(super) fn write(
     tree: &ImagebuilderTree,
     base: Option<&str>,
+    release: Option<&str>,
     notes: &mut Vec<Note>,
 ) -> WrittenProject {
     let images = tree.configs.iter().filter(|c| base.is_none() || c.kind != ConfigKind::Base);
@@ -49,6 +51,7 @@ pub(super) fn write(
     let mut writer = Writer {
         tree,
         base,
+        release,
         bases: images.iter().copied().filter(|config| config.kind == ConfigKind::Base).collect(),
         all: ImportedSettings::new(&TreeVariables::new(&tree.globals, &[])),
         outputs: BTreeSet::new(),
@@ -72,6 +75,7 @@ pub(super) fn write(
 struct Writer<'a> {
     tree: &'a ImagebuilderTree,
     base: Option<&'a str>,
+    release: Option<&'a str>,
     bases: Vec<&'a Config>,
     all: ImportedSettings,
     /// The output files of all images so far, to give each image a unique one.
@@ -330,7 +334,8 @@ impl Writer<'_> {
             }
             (None, None) => self.key("variant", "minbase"),
         }
-        let release = own.release.as_deref().unwrap_or(DEFAULT_RELEASE);
+        let release = self.release.filter(|_| own.release == self.all.release);
+        let release = release.or(own.release.as_deref()).unwrap_or(DEFAULT_RELEASE);
         let mut packages = own.packages.clone();
         let boots = if has_systemd(release) {
             packages.extend(BOOT_PACKAGES.map(str::to_owned));
@@ -452,8 +457,8 @@ impl Writer<'_> {
             self.key("config_file", &plain_or_quoted(&file));
         }
         match &config.named_by {
-            NamedBy::Script(script) => {
-                self.comment(4, &format!("From {}.", script.display()));
+            NamedBy::Script(pair) => {
+                self.comment(4, &format!("From {}.", pair.script.display()));
             }
             NamedBy::Comment => self.comment(4, "From a comment in the config file."),
             NamedBy::YamlKey => {}

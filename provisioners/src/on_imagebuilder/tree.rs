@@ -12,8 +12,10 @@ use crate::ansible::role::is_role;
 use crate::ansible::used_roles::UsedRoles;
 use crate::config::{ConfigError, YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
-use crate::provisioner::Provisioner;
 use crate::variables::{DeclaredVariables, Variable, Variables};
+
+/// The beginning of an encrypted file.
+const VAULT_MARK: &str = "$ANSIBLE_VAULT";
 
 /// An on-imagebuilder tree.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct Config {
     pub(super) provisioner: String,
     /// Where the provisioner is named.
     pub(super) named_by: NamedBy,
+    /// The wrapper playbook that a script runs for it, if it exists.
+    playbook: Option<PathBuf>,
     pub(super) variables: Vec<(String, YamlNode)>,
     /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
@@ -53,9 +57,19 @@ pub(super) enum NamedBy {
     /// In the key `provisioner` of the file.
     YamlKey,
     /// In a script that runs a wrapper playbook with both.
-    Script(PathBuf),
+    Script(PairInScript),
     /// In a comment in the file, as in the files that come with on-imagebuilder.
     Comment,
+}
+
+/// A line of a script that runs a wrapper playbook with a config file and a provisioner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PairInScript {
+    /// The script.
+    pub(super) script: PathBuf,
+    provisioner: String,
+    /// The wrapper playbook, relative to the tree's directory.
+    playbook: Option<PathBuf>,
 }
 
 /// The kind of an image, determined from the directory of its provisioner.
@@ -98,7 +112,7 @@ impl ImagebuilderTree {
             }
         }
         let globals = globals(folder, notes)?;
-        let pairs = pairs_in_scripts(folder)?;
+        let pairs = pairs_in_scripts(folder, notes)?;
         let mut tree = Self {
             folder: folder.to_owned(),
             globals,
@@ -133,9 +147,16 @@ impl ImagebuilderTree {
     /// Returns the directories of the roles that an image runs: its own, and those that a site
     /// added to the wrapper playbook of its kind, in order.
     pub(super) fn roles_of(&self, config: &Config) -> Vec<String> {
+        let playbook = config.playbook.as_deref();
         let added = |before: bool| {
             let added = self.wrappers.added.iter();
-            let added = added.filter(move |a| a.kind == config.kind && a.is_before == before);
+            let added = added.filter(move |a| {
+                let runs = match playbook {
+                    Some(playbook) => a.playbook == playbook,
+                    None => a.is_default,
+                };
+                runs && a.kind == config.kind && a.is_before == before
+            });
             added.map(|added| added.role.clone())
         };
         added(true).chain([config.provisioner.clone()]).chain(added(false)).collect()
@@ -153,7 +174,8 @@ impl ImagebuilderTree {
                 }
                 _ => format!("image {}", config.name),
             };
-            for role in self.roles_of(config) {
+            let is_used = base.is_none() || config.kind != ConfigKind::Base;
+            for role in self.roles_of(config).into_iter().filter(|_| is_used) {
                 let named = UsedRoles::find(&self.folder.join(&role))?;
                 for named in named.roles {
                     let role = normalized(&Path::new(&role).join(&named.prefix));
@@ -177,7 +199,13 @@ impl ImagebuilderTree {
                 (None, Some(WrapperRole { playbook, is_known: false })) => {
                     format!("left out: {} runs it on the host, for no image", playbook.display())
                 }
-                (None, None) => "not used: no config file names it".to_owned(),
+                (None, None) => {
+                    let is_of_base = self.configs.iter().any(|c| Path::new(&c.provisioner) == role);
+                    match base.filter(|_| is_of_base) {
+                        Some(base) => format!("left out: {base} is the base"),
+                        None => "not used: no config file names it".to_owned(),
+                    }
+                }
             };
             accounts.push(Account { path: role.clone(), text });
         }
@@ -208,9 +236,15 @@ impl ImagebuilderTree {
     /// Returns the files of a role and of the roles that it names, relative to the tree's
     /// directory.
     pub(super) fn files_of(&self, role: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
-        let provisioner = Provisioner::load(&self.folder.join(role))?;
-        let inputs = provisioner.inputs()?;
-        Ok(inputs.iter().map(|(name, _)| normalized(&role.join(name))).collect())
+        let mut found = BTreeSet::new();
+        let canonical = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        for used in UsedRoles::find(&self.folder.join(role))?.roles {
+            let inside = normalized(&role.join(&used.prefix));
+            found.extend(files_below(&self.folder, &inside)?);
+            let files = used.outside.iter().filter(|path| path.is_file());
+            found.extend(files.filter_map(|file| Some(file.strip_prefix(&canonical).ok()?.into())));
+        }
+        Ok(found)
     }
 }
 
@@ -274,9 +308,12 @@ fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
     Ok(found)
 }
 
-/// Returns the pairs of config file and provisioner that scripts pass to the wrapper playbooks,
-/// each with the script.
-fn pairs_in_scripts(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)>, ImportError> {
+/// Returns the provisioners that scripts pass to the wrapper playbooks, by config file. Adds a note
+/// about each other variable that they pass.
+fn pairs_in_scripts(
+    folder: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<BTreeMap<PathBuf, PairInScript>, ImportError> {
     let mut found = BTreeMap::new();
     for entry in list(folder)? {
         let Some(name) = entry.file_name().map(PathBuf::from) else { continue };
@@ -286,16 +323,31 @@ fn pairs_in_scripts(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)
         }
         let text = text(folder, &name)?.replace("\\\n", " ");
         for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-            let value = |key: &str| {
-                let (_, rest) = line.split_once(key)?;
-                let end = rest.find(|c: char| c.is_whitespace() || "\"'".contains(c));
-                Some(rest[..end.unwrap_or(rest.len())].to_owned())
+            let words = || line.split(|c: char| c.is_whitespace() || "\"'".contains(c));
+            let value = |key: &str| words().find_map(|word| word.strip_prefix(key));
+            let (Some(config), Some(provisioner)) = (value("config_file="), value("provisioner="))
+            else {
+                continue;
             };
-            if let (Some(config), Some(provisioner)) =
-                (value("config_file="), value("provisioner="))
-            {
-                found.entry(config.into()).or_insert((provisioner, name.clone()));
+            for word in words() {
+                let passed = word.split_once('=').filter(|(name, _)| !name.starts_with('-'));
+                if let Some((variable, value)) = passed
+                    && !["config_file", "provisioner"].contains(&variable)
+                {
+                    let text = format!(
+                        "not converted: the variable {variable}={value} for {config}; add it to \
+                         the `variables` of the image"
+                    );
+                    notes.push(Note::of_file(&name, text));
+                }
             }
+            let playbook = words().find(|word| is_yaml(Path::new(word)) && !word.contains('='));
+            let pair = PairInScript {
+                script: name.clone(),
+                provisioner: provisioner.to_owned(),
+                playbook: playbook.map(|word| normalized(Path::new(word))),
+            };
+            found.entry(normalized(Path::new(config))).or_insert(pair);
         }
     }
     Ok(found)
@@ -306,9 +358,12 @@ fn config(
     folder: &Path,
     file: &Path,
     globals: &[Global],
-    pairs: &BTreeMap<PathBuf, (String, PathBuf)>,
+    pairs: &BTreeMap<PathBuf, PairInScript>,
 ) -> Result<Result<Config, String>, ImportError> {
     let text = text(folder, file)?;
+    if text.starts_with(VAULT_MARK) {
+        return Ok(Err("it is encrypted".to_owned()));
+    }
     let document = match YamlDocument::parse(&folder.join(file), text.clone()) {
         Ok(document) => document,
         Err(ConfigError::Mistake(mistake)) => {
@@ -322,7 +377,8 @@ fn config(
         let scope = settings::TreeVariables::new(globals, &variables);
         scope.render(text).map(|text| (text, NamedBy::YamlKey))
     });
-    let of_script = pairs.get(file).map(|(p, script)| (p.clone(), NamedBy::Script(script.clone())));
+    let pair = pairs.get(file);
+    let of_script = pair.map(|p| (p.provisioner.clone(), NamedBy::Script(p.clone())));
     let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
         let reason = "it names no provisioner; write `provisioner: roles/overlay/NAME`";
         return Ok(Err(reason.to_owned()));
@@ -355,6 +411,9 @@ fn config(
         kind,
         provisioner,
         named_by,
+        playbook: pair
+            .and_then(|pair| pair.playbook.clone())
+            .filter(|playbook| folder.join(playbook).is_file()),
         variables,
         refused,
     }))
@@ -416,7 +475,7 @@ fn read(
     notes: &mut Vec<Note>,
 ) -> Result<Option<YamlDocument>, ImportError> {
     let text = text(folder, file)?;
-    if text.starts_with("$ANSIBLE_VAULT") {
+    if text.starts_with(VAULT_MARK) {
         let text = "left out: it is encrypted; copy its variables to `variables` of the project, \
                     or read it in a role";
         notes.push(Note::of_file(file, text));

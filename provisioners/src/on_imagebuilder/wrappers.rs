@@ -35,6 +35,10 @@ pub(super) struct WrapperRole {
 pub(super) struct AddedRole {
     /// The kind of the images.
     pub(super) kind: ConfigKind,
+    /// The playbook, relative to the tree's directory.
+    pub(super) playbook: PathBuf,
+    /// Whether it is the wrapper of on-imagebuilder for the kind.
+    pub(super) is_default: bool,
     /// Whether it runs before the role of the image.
     pub(super) is_before: bool,
     /// Its directory, relative to the tree's.
@@ -73,6 +77,22 @@ const KNOWN_TASK_FILES: [&str; 5] = [
     "mount_rootfs.yml",
     "unmount_overlay.yml",
     "unmount_rootfs.yml",
+];
+
+/// Keys of plays that are read here, or that do not affect an image.
+const KNOWN_PLAY_KEYS: [&str; 12] = [
+    "become",
+    "connection",
+    "gather_facts",
+    "hosts",
+    "name",
+    "post_tasks",
+    "pre_tasks",
+    "remote_user",
+    "roles",
+    "sudo",
+    "tags",
+    "tasks",
 ];
 
 /// Text in commands of on-imagebuilder that prepare a root or pack the result.
@@ -158,15 +178,15 @@ impl Wrappers {
             }
         };
         let YamlValue::List(plays) = &document.root.value else { return Ok(()) };
-        let kind = kind_of(file);
         let beside = file.parent().unwrap_or(Path::new(""));
         let runs_provisioner =
             |play: &YamlNode| roles_of(play).any(|(role, _)| role.contains(PROVISIONER));
         let is_wrapper = plays.iter().any(runs_provisioner);
         for play in plays {
             let in_root = runs_provisioner(play);
+            let kind = kind_of_hosts(play).or_else(|| kind_of(file));
             let mut is_before = true;
-            for (role, _) in roles_of(play) {
+            for (role, node) in roles_of(play) {
                 if role.contains(PROVISIONER) {
                     is_before = false;
                     continue;
@@ -176,14 +196,23 @@ impl Wrappers {
                 let is_known = KNOWN_ROLES.contains(&&*name);
                 match kind.filter(|_| in_root && !is_known) {
                     Some(kind) => {
-                        let role = role.to_string_lossy().into_owned();
-                        self.added.push(AddedRole { kind, is_before, role });
+                        note_parameters(node, file, notes);
+                        self.added.push(AddedRole {
+                            kind,
+                            playbook: file.to_owned(),
+                            is_default: kind_of(file) == Some(kind),
+                            is_before,
+                            role: role.to_string_lossy().into_owned(),
+                        });
                     }
                     None => {
                         let playbook = file.to_owned();
                         self.roles.insert(role, WrapperRole { playbook, is_known });
                     }
                 }
+            }
+            if is_wrapper {
+                note_unknown_keys(play, file, notes);
             }
             if is_wrapper {
                 for key in ["pre_tasks", "tasks", "post_tasks"] {
@@ -236,6 +265,58 @@ impl WrapperCleanup {
         self.locales |= is_below(&LOCALE_PATHS);
         self.initramfs |= is_initramfs;
         is_below(&DOC_PATHS) || is_below(&LOCALE_PATHS) || is_below(&CLEANED_PATHS) || is_initramfs
+    }
+}
+
+/// Adds a note about parameters and conditions of a role in a playbook.
+fn note_parameters(role: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
+    let YamlValue::Map(entries) = &role.value else { return };
+    let more = entries.iter().filter(|(key, _)| !["role", "name"].contains(&key.name.as_str()));
+    let more: Vec<String> = more.map(|(key, _)| format!("`{}`", key.name)).collect();
+    if !more.is_empty() {
+        let text = format!(
+            "not converted: {} of this role; set variables in `variables` of the images, and \
+             conditions in the role",
+            more.join(", ")
+        );
+        notes.push(Note::at(file, role.span.line, text));
+    }
+}
+
+/// Adds a note about each key of a play that on-imagebuilder does not have.
+fn note_unknown_keys(play: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
+    let YamlValue::Map(entries) = &play.value else { return };
+    for (key, value) in entries {
+        let line = key.span.line;
+        match key.name.as_str() {
+            "vars_files" => {
+                for node in value.list().unwrap_or_default() {
+                    let named = node.text("a file").unwrap_or_default();
+                    if !named.contains("config_file") {
+                        let text = format!(
+                            "not converted: the variables of {named}; add them to the `variables` \
+                             of the project"
+                        );
+                        notes.push(Note::at(file, node.span.line, text));
+                    }
+                }
+            }
+            name if KNOWN_PLAY_KEYS.contains(&name) => {}
+            name => {
+                let text = format!("not converted: `{name}` of this play");
+                notes.push(Note::at(file, line, text));
+            }
+        }
+    }
+}
+
+/// Returns the kind of image whose root a play changes, by the group of its hosts.
+fn kind_of_hosts(play: &YamlNode) -> Option<ConfigKind> {
+    match play.get("hosts")?.text("a group").ok()? {
+        "basefs_build_chroot" => Some(ConfigKind::Base),
+        "overlay_build_chroot" => Some(ConfigKind::Overlay),
+        "initrd_build_env_chroot" => Some(ConfigKind::Initrd),
+        _ => None,
     }
 }
 

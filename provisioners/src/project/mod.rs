@@ -173,8 +173,7 @@ fn members(
         let project = Some(ProjectContext { name: &key.name, globals });
         let context = ImageContext { folder, layer: &|_| Ok(PathBuf::new()), project };
         let outputs = image::outputs(&fields, &context)?;
-        // All formats but tar can be layers.
-        let layer = outputs.into_iter().find(|(_, format)| *format != image::Format::Tar);
+        let layer = image::preferred_layer(&outputs).cloned();
         files.insert(&key.name, (index, layer.map(|(path, _)| path)));
     }
     let mut members = Vec::new();
@@ -189,7 +188,7 @@ fn members(
                 }
                 Some((_, None)) => Err(node.mistake_with_help(
                     format!("`{named}` cannot be a layer: it has no artifact in a layer format"),
-                    "layers are images in the formats squashfs, cpio.gz, cpio.zst or cpio",
+                    "layers are images of kind base or overlay",
                 )),
                 None if named.contains(['/', '.'])
                     || ImageLocation::of(&folder.join(named)).file.exists() =>

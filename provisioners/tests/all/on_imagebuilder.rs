@@ -326,6 +326,66 @@ fn additions_to_wrapper_playbooks_run_in_each_image_or_are_noted() {
 }
 
 #[test]
+fn parameters_that_a_site_added_to_wrappers_and_scripts_are_noted() {
+    let dir = tree(&[
+        (
+            "common/overlay_wrapper.yml",
+            "- hosts: overlay_build_chroot
+  vars_files:
+    - ../{{ config_file }}
+    - ../vars/site.yml
+  environment: {http_proxy: http://proxy}
+  roles:
+    - ../{{ provisioner }}
+    - {role: ../roles/site/last, tag: x, when: ansible_distribution == 'Ubuntu'}
+",
+        ),
+        // A wrapper of the site, which a script runs for one image.
+        (
+            "common/gpu_wrapper.yml",
+            "- hosts: overlay_build_chroot
+  roles:
+    - ../{{ provisioner }}
+    - ../roles/site/gpu
+",
+        ),
+        (
+            "gpu.sh",
+            "ansible-playbook common/gpu_wrapper.yml -e 'config_file=vars/gpu.yml provisioner=roles/overlay/flash level=3'\n",
+        ),
+        ("vars/gpu.yml", "x: 1\n"),
+        ("roles/site/last/tasks/main.yml", TASKS),
+        ("roles/site/gpu/tasks/main.yml", TASKS),
+    ]);
+    let (imported, project) = imported(dir.path(), None);
+    let provisioners = |name: &str| -> Vec<String> {
+        member(&project, name).image.provisioners.iter().map(|p| p.name()).collect()
+    };
+    assert_eq!(provisioners("gpu"), ["flash", "gpu"]);
+    assert_eq!(provisioners("discovery"), ["discovery", "last"]);
+    for note in [
+        "common/overlay_wrapper.yml:4: not converted: the variables of ../vars/site.yml; add them \
+         to the `variables` of the project",
+        "common/overlay_wrapper.yml:5: not converted: `environment` of this play",
+        "common/overlay_wrapper.yml:8: not converted: `tag`, `when` of this role; set variables in \
+         `variables` of the images, and conditions in the role",
+        "gpu.sh: not converted: the variable level=3 for vars/gpu.yml; add it to the `variables` \
+         of the image",
+    ] {
+        assert!(notes(&imported).contains(&note.to_owned()), "{note}\n{:#?}", notes(&imported));
+    }
+}
+
+#[test]
+fn empty_directories_of_roles_are_no_error() {
+    let dir = tree(&[]);
+    for part in ["files", "templates/more"] {
+        fs::create_dir_all(dir.path().join("roles/overlay/discovery").join(part)).unwrap();
+    }
+    imported(dir.path(), None);
+}
+
+#[test]
 fn role_that_no_config_file_names_is_searched_for_obsolete_syntax() {
     let role = "- apt: name={{ item }} state=installed\n  with_items: packages\n";
     let dir = tree(&[("roles/overlay/forgotten/tasks/main.yml", role)]);
@@ -469,6 +529,21 @@ fn config_files_are_added_to_an_edited_project() {
     assert_eq!(names(&project, &member(&project, "more").needs), ["small"]);
     let note = "overcoat.yml: `variables` lacks `late`, which roles may use";
     assert!(notes(&added).contains(&note.to_owned()), "{:#?}", notes(&added));
+    // Another indentation is kept, and braces are rejected with advice.
+    let base = "release: bookworm\nimages:\n    small:\n        kind: base\n        \
+                config_file: vars/basefs.yml\n    other: {base: small}\n";
+    let indented = add(dir.path(), base, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert!(indented.text.starts_with(base), "{}", indented.text);
+    assert!(indented.text.contains("\n    more:\n      kind: overlay\n"), "{}", indented.text);
+    for flow in ["images: {one: {base: ./b}}\n", "{images: {one: {base: ./b}}}\n"] {
+        let error = chain(&add(dir.path(), flow, None).unwrap_err());
+        assert!(error.contains("write each image on lines of its own"), "{error}");
+    }
+    for empty in ["images: {}\n", "images:\n# end\n", "output: x\n"] {
+        let project = format!("release: bookworm\n{empty}");
+        let added = add(dir.path(), &project, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+        assert_eq!(added.images.len(), 7, "{}", added.text);
+    }
     // There is nothing more to add.
     let again = add(dir.path(), &added.text, None).unwrap();
     assert_eq!((again.text, again.images), (added.text, vec![]));

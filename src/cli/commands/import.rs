@@ -96,13 +96,14 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         commit(vec![output])?;
         let names = imported.images.join(", ");
         let (count, shown) = (imported.images.len(), file.display());
+        let images = if count == 1 { "image" } else { "images" };
         match (args.add, count) {
             (true, 0) => ui.status(&format!("{shown}: it has an image for each config file")),
-            (true, _) => ui.status(&format!("{shown}: {count} images added: {names}")),
-            (false, _) => ui.status(&format!("{shown}: {count} images: {names}")),
+            (true, _) => ui.status(&format!("{shown}: {count} {images} added: {names}")),
+            (false, _) => ui.status(&format!("{shown}: {count} {images}: {names}")),
         }
     }
-    report(ui, folder, &imported);
+    report(ui, args, folder, &imported);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -121,7 +122,7 @@ fn import(args: &Args, folder: &Path, file: &Path) -> Result<Imported, CommandEr
 }
 
 /// Prints what became of each config file and role, a list of things to do, and the next command.
-fn report(ui: &Ui, folder: &Path, imported: &Imported) {
+fn report(ui: &Ui, args: &Args, folder: &Path, imported: &Imported) {
     ui.line("\nConfig files and roles:");
     let width = imported.accounts.iter().map(|a| a.path.as_os_str().len()).max().unwrap_or(0);
     for account in &imported.accounts {
@@ -136,15 +137,33 @@ fn report(ui: &Ui, folder: &Path, imported: &Imported) {
             ui.line(&format!("  [ ] {text}"));
         }
     }
-    let shown = folder.display();
-    let build = format!("overcoat build {shown} -n");
+    let file = args.output.as_deref().filter(|file| *file != Path::new("-"));
+    let build = format!("overcoat build {} -n", quoted(file.unwrap_or(folder)));
     if by_fix.is_empty() {
         ui.line(&format!("\nNext: {build}"));
         return;
     }
     ui.line("\nTo do, by --fix:");
     by_fix.iter().for_each(|note| ui.line(&format!("  [ ] {note}")));
-    ui.line(&format!("\nNext: overcoat import {shown} --fix --force, then {build}"));
+    let mut import = format!("overcoat import {} --fix", quoted(folder));
+    if let Some(base) = &args.base {
+        import.push_str(&format!(" --base {}", quoted(Path::new(base))));
+    }
+    if let Some(file) = file {
+        import.push_str(&format!(" -o {}", quoted(file)));
+    }
+    import.push_str(if args.add { " --add" } else { " --force" });
+    ui.line(&format!("\nNext: {import}, then {build}"));
+}
+
+/// Returns a path as a word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_word = |c: char| c.is_alphanumeric() || "_-./:,+@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_word) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// Returns the comments of the project file that ask the user to check a line, each with the
@@ -207,6 +226,17 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), CommandError> {
     let failed = |path: &Path, error: std::io::Error| {
         CommandError::user(format!("cannot copy {} to {}: {error}", path.display(), to.display()))
     };
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+    if let (Ok(parent), Ok(from)) = (parent, from.canonicalize())
+        && parent.starts_with(&from)
+    {
+        return Err(CommandError::user(format!(
+            "{} is in {}: copy the tree to a directory outside of it",
+            to.display(),
+            from.display()
+        )));
+    }
     fs::create_dir(to).map_err(|error| failed(from, error))?;
     let mut todo = vec![PathBuf::new()];
     while let Some(inside) = todo.pop() {

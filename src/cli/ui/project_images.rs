@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use provisioners::Project;
-use provisioners::image::{Format, ImageLocation};
+use provisioners::image::{ImageLocation, preferred_layer};
 use provisioners::project::{FILE_NAME, Member};
 
 use crate::build::is_same_file;
@@ -184,12 +184,8 @@ fn layers_of(member: &Member) -> Result<Vec<PathBuf>, CommandError> {
             "{name} is of kind initrd, which is no layer: name a base or an overlay"
         )));
     }
-    let mut outputs = member.image.outputs.iter();
-    let Some((own, _)) = outputs.find(|(_, format)| *format != Format::Tar) else {
-        return Err(CommandError::user(format!(
-            "{name} is only built as tar, which is no layer format: add another one to its `format`"
-        )));
-    };
+    let (own, _) = preferred_layer(&member.image.outputs)
+        .ok_or_else(|| CommandError::user(format!("{name} has no artifact")))?;
     let lower = member.image.source.layers().map(|layers| layers.paths()).unwrap_or_default();
     Ok(lower.into_iter().chain([own.clone()]).collect())
 }

@@ -18,24 +18,40 @@ pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
             continue;
         }
         let words: Vec<&str> = code.split_whitespace().collect();
-        if let Some(at) = words.iter().position(|word| *word == "modprobe")
-            && words.get(at + 1..).is_some_and(|rest| rest.contains(&"overlayfs"))
-        {
-            let edit = LineEdit::replace(text, number..=number, "overlayfs", "overlay");
+        if let Some(command) = command_with(code, "modprobe", "overlayfs") {
+            let new = format!("{}overlay", command.trim_end_matches("overlayfs"));
+            let edit = LineEdit::replace(text, number..=number, command, &new);
             let problem = "the module `overlayfs` is named `overlay` since Linux 3.18";
             found.push(Obsolete::new(number, problem, edit));
         }
-        if words.first() == Some(&"mount") && is_type(&words, "overlayfs") {
-            let edit = mount(&words).and_then(|new| {
-                let indent = &line[..line.len() - code.len()];
-                let new = new.join(&format!("\n{indent}"));
-                LineEdit::replace(text, number..=number, code.trim_end(), &new)
-            });
+        if let Some(command) = command_with(code, "mount", "overlayfs")
+            && is_type(&words, "overlayfs")
+        {
+            let edit = if code.contains("workdir=") {
+                let (old, new) = ("-t overlayfs", "-t overlay");
+                command.contains(old).then(|| LineEdit::replace(text, number..=number, old, new))
+            } else {
+                mount(&words).filter(|_| words.first() == Some(&"mount")).map(|new| {
+                    let indent = &line[..line.len() - code.len()];
+                    let new = new.join(&format!("\n{indent}"));
+                    LineEdit::replace(text, number..=number, code.trim_end(), &new)
+                })
+            };
             let problem = "the file system `overlayfs` is named `overlay` since Linux 3.18, and \
                            needs a `workdir` in the file system of `upperdir`";
-            found.push(Obsolete::new(number, problem, edit));
+            found.push(Obsolete::new(number, problem, edit.flatten()));
         }
     }
+}
+
+/// Returns the part of a line from a program to the last occurrence of an argument.
+fn command_with<'a>(code: &'a str, program: &str, argument: &str) -> Option<&'a str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-/.".contains(c);
+    let start = code.match_indices(program).map(|(at, _)| at).find(|at| {
+        !code[..*at].ends_with(is_part) && code[at + program.len()..].starts_with([' ', '\t'])
+    })?;
+    let command = code[start..].split(['|', ';', '&', '#']).next()?;
+    Some(&command[..command.rfind(argument)? + argument.len()])
 }
 
 fn is_type(words: &[&str], name: &str) -> bool {
@@ -51,9 +67,6 @@ fn mount(words: &[&str]) -> Option<Vec<String>> {
         options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
     };
     let (upper, lower) = (option("upperdir")?, option("lowerdir")?);
-    if option("workdir").is_some() {
-        return None;
-    }
     let values = [options, &"overlayfs", &"-o", &"-t", &"mount"];
     let mut targets = words.iter().filter(|word| !values.contains(word) && !word.starts_with('-'));
     let target = targets.next().filter(|_| targets.next().is_none())?;
@@ -138,12 +151,24 @@ mod tests {
                     rw,lowerdir=lower,upperdir=upper/.upper,workdir=upper/.work\n";
         assert!(fixed.ends_with(last), "{fixed}");
         assert_eq!(search(&fixed).0, 0);
-        // Both targets of this one are possible, and this one has a work directory.
+        // Both targets of the first are possible, and the second is part of a condition.
         for kept in [
             "mount -t overlayfs a b c -o upperdir=u,lowerdir=l\n",
-            "mount -t overlayfs x / -o upperdir=u,lowerdir=l,workdir=w\n",
+            "if ! mount -t overlayfs x / -o upperdir=u,lowerdir=l; then\n",
         ] {
             assert_eq!(search(kept), (1, kept.to_owned()));
+        }
+        for (old, new) in [
+            (
+                "mount -t overlayfs x / -o upperdir=u,lowerdir=l,workdir=w\n",
+                "mount -t overlay x / -o upperdir=u,lowerdir=l,workdir=w\n",
+            ),
+            (
+                "echo overlayfs; modprobe overlayfs || exit\n",
+                "echo overlayfs; modprobe overlay || exit\n",
+            ),
+        ] {
+            assert_eq!(search(old), (1, new.to_owned()));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Obsolete;
 use super::packages::PACKAGE_MODULES;
-use crate::ansible::tasks::{Task, tasks};
+use crate::ansible::tasks::{Task, is_keyword, tasks};
 use crate::config::{YamlDocument, YamlKey, YamlNode, YamlValue};
 use crate::on_imagebuilder::line_edit::{LineEdit, line_of};
 use crate::on_imagebuilder::tree::{self, ImagebuilderTree};
@@ -32,12 +32,15 @@ const LOOP_KEYS: [&str; 6] = [
 ];
 
 /// Obsolete filters, and the tests that replace them.
-const REMOVED_FILTERS: [(&str, &str); 5] = [
+const REMOVED_FILTERS: [(&str, &str); 8] = [
+    ("match", "match"),
+    ("search", "search"),
     ("success", "success"),
     ("succeeded", "success"),
     ("failed", "failed"),
     ("changed", "changed"),
     ("skipped", "skipped"),
+    ("version_compare", "version"),
 ];
 
 /// Removed states of packages, and those that replace them.
@@ -75,7 +78,9 @@ fn search_key(
                 let old = format!("always_run: {}", scalar.unwrap_or_default());
                 LineEdit::replace(text, line..=line, &old, "check_mode: false")
             }
-            _ => new.and_then(rename),
+            _ => new
+                .filter(|new| task.entries().iter().all(|(key, _)| key.name != *new))
+                .and_then(rename),
         };
         // The first key of a task follows its dash.
         let first = task.entries().first().is_some_and(|(first, _)| first.name == name);
@@ -85,11 +90,16 @@ fn search_key(
         // Without a loop or a template, the old module included the tasks before the run.
         let is_dynamic = task.looped().is_some() || scalar.is_some_and(|text| text.contains("{{"));
         let new = if is_dynamic { "include_tasks" } else { "import_tasks" };
-        let is_plain = scalar.is_some_and(|text| !text.contains('='));
-        let problem = format!("`include` was removed in Ansible 2.16: write `{new}`");
+        // Variables for the included tasks were keys of the task, or followed the name.
+        let is_plain = scalar.is_some_and(|text| !text.contains('='))
+            && task.entries().iter().all(|(key, _)| is_keyword(&key.name) || key.name == "include");
+        let more =
+            if is_plain { "" } else { ", with its variables in `vars` and without `static`" };
+        let problem = format!("`include` was removed in Ansible 2.16: write `{new}`{more}");
         found.push(Obsolete::new(line, problem, is_plain.then(|| rename(new)).flatten()));
     } else if name == "action" {
         let module = scalar.and_then(|text| text.split_whitespace().next());
+        let module = module.filter(|module| !module.contains("{{"));
         let edit = module.and_then(|module| {
             let new =
                 |old: String| LineEdit::replace(text, line..=line, &old, &format!("{module}:"));
@@ -112,10 +122,10 @@ fn search_key(
         for condition in value.list().unwrap_or_default() {
             let YamlValue::Scalar { text: condition_text, .. } = &condition.value else { continue };
             let line = condition.span.line;
-            if let Some(Filter { old, before, test }) = filter(condition_text) {
+            for Filter { old, before, test } in filters(condition_text) {
                 let new = format!("{before} is {test}");
                 let edit = LineEdit::replace(text, line..=line, old, &new);
-                let problem = format!("the filter `{before} | {test}` was removed: write `{new}`");
+                let problem = format!("the filter `{old}` was removed: write `{new}`");
                 found.push(Obsolete::new(line, problem, edit));
             }
         }
@@ -230,17 +240,25 @@ struct Filter<'a> {
     test: &'static str,
 }
 
-/// Finds a removed filter in a condition.
-fn filter(text: &str) -> Option<Filter<'_>> {
-    let (before, after) = text.split_once('|')?;
-    let name = after.trim_start();
-    let length = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
-    let (_, test) = REMOVED_FILTERS.iter().find(|(old, _)| *old == &name[..length])?;
-    let end = text.len() - name.len() + length;
-    let trimmed = before.trim_end();
-    let expression = trimmed.rsplit([' ', '(']).next().filter(|name| !name.is_empty())?;
-    let start = trimmed.len() - expression.len();
-    Some(Filter { old: &text[start..end], before: expression, test })
+/// Finds the removed filters in a condition.
+fn filters(text: &str) -> Vec<Filter<'_>> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices('|') {
+        let (before, name) = (&text[..at], text[at + 1..].trim_start());
+        // A bar in quotes is text.
+        let is_quoted = ['"', '\''].iter().any(|quote| before.matches(*quote).count() % 2 == 1);
+        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let length = name.find(|c| !part(c)).unwrap_or(name.len());
+        let removed = REMOVED_FILTERS.iter().find(|(old, _)| *old == &name[..length]);
+        let Some((_, test)) = removed.filter(|_| !is_quoted) else { continue };
+        let end = text.len() - name.len() + length;
+        let trimmed = before.trim_end();
+        let expression = trimmed.rsplit([' ', '(']).next().filter(|name| !name.is_empty());
+        let Some(expression) = expression else { continue };
+        let start = trimmed.len() - expression.len();
+        found.push(Filter { old: &text[start..end], before: expression, test });
+    }
+    found
 }
 
 #[cfg(test)]
@@ -271,7 +289,7 @@ mod tests {
   with_items: packages # all
 - block:
     - action: command true
-      when: [result|failed]
+      when: [result|failed and other|changed or x|search('y')]
       always_run: yes
   sudo: true
 - apt:
@@ -288,7 +306,9 @@ mod tests {
             "4: `sudo` was removed from Ansible: write `become: true`",
             "5: `with_items: packages` is text and not a variable: write `with_items: \"{{ packages }}\"`",
             "7: `action: command …` is obsolete: write `command: …`",
-            "8: the filter `result | failed` was removed: write `result is failed`",
+            "8: the filter `result|failed` was removed: write `result is failed`",
+            "8: the filter `other|changed` was removed: write `other is changed`",
+            "8: the filter `x|search` was removed: write `x is search`",
             "9: `always_run` was removed from Ansible: write `check_mode: false`",
             "10: `sudo` was removed from Ansible: write `become: true`",
             "13: `state: removed` was removed: write `state: absent`",
@@ -305,7 +325,7 @@ mod tests {
   with_items: \"{{ packages }}\" # all
 - block:
     - command: true
-      when: [result is failed]
+      when: [result is failed and other is changed or x is search('y')]
       check_mode: false
   become: true
 - apt:
@@ -322,6 +342,9 @@ mod tests {
     #[test]
     fn text_that_needs_a_choice_is_noted_and_kept() {
         let text = "- include: setup.yml what=x
+- {include: setup.yml, what: x}
+- include: setup.yml
+  static: no
 - command: \"true\"
   su: true
 - with_items: >-
@@ -329,7 +352,7 @@ mod tests {
   command: echo {{ item }}
 ";
         let (found, fixed) = search(text);
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 5, "{found:?}");
         assert_eq!(fixed, text);
     }
 
