@@ -109,3 +109,28 @@ fn root_as_tar_is_a_base_and_sealed_again_the_same_archive() {
         assert_eq!(names, "srv\nsrv/x\n");
     }
 }
+
+#[test]
+fn image_that_is_only_built_as_tar_is_a_layer_by_name() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    stage.write("site/p/provisioner.yml", "files: files\n");
+    stage.write("site/p/files/srv/first", "1\n");
+    stage.write("site/q/provisioner.yml", "files: files\n");
+    stage.write("site/q/files/srv/second", "2\n");
+    let base = stage.debian();
+    let project = format!(
+        "output: ../user/out\nimages:\n  first: {{base: {0}, provisioner: p, format: tar}}\n  \
+         second: {{base: {0}, overlays: [first], provisioner: q}}\n",
+        base.display()
+    );
+    stage.write("site/overcoat.yml", project);
+    let site = stage.path("site");
+    finish(stage.overcoat(who).arg("build").arg(&site)).ok();
+    let mut cat = stage.overcoat(who);
+    cat.current_dir(&site).args(["cat", "second", ":/srv/first", ":/srv/second"]);
+    assert_eq!(finish(&mut cat).ok().text(), "1\n2\n");
+    let mut ls = stage.overcoat(who);
+    let listed = finish(ls.current_dir(&site).args(["ls", "first", ":/srv"])).ok().text();
+    assert!(listed.contains("first") && !listed.contains("second"), "{listed}");
+}
