@@ -272,8 +272,16 @@ impl Plan {
     }
 
     /// Returns the index of the first step that installs packages, if later steps install more.
-    /// Otherwise apt itself names all packages that it does not find, in that step.
+    /// Otherwise apt itself names all packages that it does not find, in that step. Returns `None`
+    /// if the package lists would stay in the image, which might not have them otherwise.
     fn forecast_before(&self) -> Option<usize> {
+        let removes = |name: &str| {
+            let mut steps = self.steps.iter();
+            steps.any(|(_, step)| matches!(step, PlannedStep::Cleanup(c) if c.name == name))
+        };
+        if !removes("apt-lists") || !removes("apt-cache") {
+            return None;
+        }
         let installs = |(_, step): &&(StepInfo, PlannedStep)| {
             matches!(
                 step,

@@ -58,7 +58,7 @@ pub fn clean(
     if !project.output.exists() {
         return Ok(outcome);
     }
-    let mut records = Records::open(&project.output, !dry_run)?;
+    let mut records = Records::of_project(project, !dry_run)?;
     let former = leftovers::former_images(&mut records, project);
     for leftover in leftovers::leftovers(&mut records, project) {
         let path = records.artifact(&leftover.output.file);

@@ -67,6 +67,7 @@ pub(super) fn kept(records: &Records, name: &str) -> Vec<KeptResult> {
             let number = name.parse::<u64>().ok()?;
             let folder = folder.join(name);
             let mut record = read_record(&folder.join(RECORD))?;
+            records.is_own(&record).then_some(())?;
             record.number = number;
             Some(KeptResult { record, folder })
         })
@@ -91,7 +92,8 @@ pub(super) fn prepare(
     records: &mut Records,
     name: &str,
 ) -> Result<Option<PreparedResult>, RecordError> {
-    let Some(mut record) = records.read(name).filter(|record| !record.outputs.is_empty()) else {
+    let previous = records.read(name).filter(|record| !record.outputs.is_empty());
+    let Some(mut record) = previous.filter(|record| records.is_own(record)) else {
         return Ok(None);
     };
     let folder = folder(records, name).join(NEW);

@@ -114,11 +114,11 @@ pub(super) fn former_images(records: &mut Records, project: &Project) -> Vec<Str
     names.into_iter().filter(|name| is_former(name)).collect()
 }
 
-/// Returns whether the image of a record is, or was, an image of this project. A record of an
-/// earlier version does not name its project.
+/// Returns whether the image of a record is, or was, an image of this project. One of an earlier
+/// version, or of a project that was moved, does not name it.
 pub(super) fn is_of_project(record: &Record, project: &Project) -> bool {
     let Some(file) = &record.project else { return false };
-    !file.exists() || fs::canonicalize(&project.file).is_ok_and(|own| own == *file)
+    fs::canonicalize(&project.file).is_ok_and(|own| own == *file)
 }
 
 /// Returns the existing files that earlier builds have recorded and that no image makes any more,

@@ -49,6 +49,9 @@ pub enum PromoteError {
         .0.display()
     )]
     Unknown(PathBuf),
+    /// The file is a symbolic link, and would not be moved with its content.
+    #[error("{}: a symbolic link: name the file itself", .0.display())]
+    Link(PathBuf),
     /// The file was built for another image.
     #[error("{} is a result of the image {built}, not of {wanted}", file.display())]
     OtherImage {
@@ -191,7 +194,10 @@ pub fn promote(
     file: &Path,
     name: Option<&str>,
 ) -> Result<Promotion, PromoteError> {
-    let mut records = Records::open(&project.output, true)?;
+    if file.is_symlink() {
+        return Err(PromoteError::Link(file.to_owned()));
+    }
+    let mut records = Records::of_project(project, true)?;
     let sha256 = records.digest(file)?;
     reject_artifact(project, file)?;
     // A directory has no digest.

@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use provisioners::Project;
 use provisioners::image::{ImageLocation, Inputs, manifest_path};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -221,6 +222,8 @@ pub struct Records {
     digests: BTreeMap<PathBuf, (FileStamp, String)>,
     /// The lock file, held while this exists.
     _lock: Option<File>,
+    /// The project file whose images are recorded, if it is known.
+    project: Option<PathBuf>,
 }
 
 impl Records {
@@ -246,7 +249,28 @@ impl Records {
                 Err(error) => return Err(RecordError::io("lock", &path)(error.into())),
             }
         }
-        Ok(Records { artifacts: artifacts.to_owned(), digests: BTreeMap::new(), _lock: lock })
+        let artifacts = artifacts.to_owned();
+        Ok(Records { artifacts, digests: BTreeMap::new(), _lock: lock, project: None })
+    }
+
+    /// Opens the records of a project, in its directory of artifacts, which other projects may
+    /// also use.
+    ///
+    /// # Errors
+    /// Fails as [`open`](Self::open) does.
+    pub(super) fn of_project(project: &Project, builds: bool) -> Result<Self, RecordError> {
+        let mut records = Self::open(&project.output, builds)?;
+        records.project = fs::canonicalize(&project.file).ok();
+        Ok(records)
+    }
+
+    /// Returns whether a record is of this project. One of an earlier version does not name its
+    /// project.
+    pub(super) fn is_own(&self, record: &Record) -> bool {
+        match (&record.project, &self.project) {
+            (Some(file), Some(own)) => file == own,
+            _ => true,
+        }
     }
 
     /// Returns the directory of the records.
@@ -275,6 +299,10 @@ impl Records {
     /// record is damaged or has an unknown version: the image is then built again.
     pub fn read(&mut self, name: &str) -> Option<Record> {
         let record: Record = read_record(&self.path(name))?;
+        // The record of a project that was moved is the same project's.
+        if !self.is_own(&record) && record.project.as_ref().is_some_and(|file| file.exists()) {
+            return None;
+        }
         for output in &record.outputs {
             let path = self.artifacts.join(&output.file);
             self.digests.insert(path, (output.stamp, output.sha256.clone()));

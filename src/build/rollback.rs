@@ -96,7 +96,7 @@ pub fn project_results(
     index: usize,
 ) -> Result<Vec<(Record, bool)>, RecordError> {
     let name = &project.images()[index].name;
-    let mut records = Records::open(&project.output, false)?;
+    let mut records = Records::of_project(project, false)?;
     let current = records.read(name);
     let is_other = |kept: &KeptResult| {
         current.as_ref().is_none_or(|current| current.number != kept.record.number)
@@ -121,13 +121,13 @@ pub fn rollback(
 ) -> Result<Rollback, RollbackError> {
     let name = &project.images()[index].name;
     // Without results, the directory is not created.
-    select(&mut Records::open(&project.output, false)?, name, to)?;
-    let mut records = Records::open(&project.output, true)?;
+    select(&mut Records::of_project(project, false)?, name, to)?;
+    let mut records = Records::of_project(project, true)?;
     let inputs = project_inputs(project, index)?;
     let selected = select(&mut records, name, to)?;
     let files = project.images()[index].files();
     let mut artifacts = selected.record.artifacts();
-    if !artifacts.any(|output| files.contains(&records.artifact(&output.file))) {
+    if !artifacts.all(|output| files.contains(&records.artifact(&output.file))) {
         let files = selected.record.artifacts().map(|output| output.file.display().to_string());
         let (image, files) = (name.clone(), files.collect());
         return Err(RollbackError::OtherFiles { image, files });

@@ -137,7 +137,7 @@ pub fn build_project(
             ChildOutput::Step(step) => reporter.child_step(&names[number], step),
         })
     };
-    let records = Records::open(&project.output, !options.decision.dry_run)?;
+    let records = Records::of_project(project, !options.decision.dry_run)?;
     let mut run = ProjectBuild {
         project,
         options,
@@ -407,7 +407,7 @@ impl ProjectBuild<'_> {
         {
             warn_not_kept(self.reporter, name, &error);
         }
-        let before = records.read(name);
+        let before = records.read(name).filter(|record| records.is_own(record));
         let number = kept::next_number(records, name, before.as_ref().map(|record| record.number));
         let record = Record::new(file, number, inputs, layers, outputs);
         let before = before.map(|record| record.outputs).unwrap_or_default();

@@ -97,7 +97,7 @@ pub struct LeftoverStatus {
 /// Fails if the output directory cannot be read.
 pub fn project_status(project: &Project, wanted: &[usize]) -> Result<ProjectStatus, BuildError> {
     let options = DecisionOptions { dry_run: true, ..DecisionOptions::default() };
-    let records = Records::open(&project.output, false)?;
+    let records = Records::of_project(project, false)?;
     let mut context =
         DecisionContext { project, options: &options, wanted: wanted.to_vec(), records };
     let mut images: Vec<ImageStatus> = Vec::new();

@@ -345,7 +345,7 @@ fn bootstrap_leaves_no_file_mount_or_process() {
             eventually("mmdebstrap waits", || {
                 let family = processes::family(build.id());
                 let line = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline"));
-                family.iter().any(|pid| line(pid).is_ok_and(|line| line == "sleep\02002\0"))
+                family.iter().any(|pid| line(pid).is_ok_and(|line| line == "sleep\x002002\0"))
             });
             kill(Pid::from_raw(build.id() as i32), signal).unwrap();
             build.wait().unwrap();

@@ -230,12 +230,6 @@ impl<'a> Module<'a> {
             },
         }
     }
-
-    /// Returns whether an argument is set to true.
-    pub(crate) fn is_true(&self, name: &str) -> bool {
-        let words = ["true", "yes", "on", "1"];
-        self.text(name).is_some_and(|text| words.contains(&text.to_lowercase().as_str()))
-    }
 }
 
 /// Returns the module of `action: copy src=x` or `action: {module: copy, src: x}`.

@@ -35,7 +35,7 @@ pub(super) fn add(
     let names: BTreeSet<&str> = existing.iter().map(|(key, _)| key.name.as_str()).collect();
     let of_files: BTreeMap<PathBuf, &str> = existing
         .iter()
-        .filter_map(|(key, node)| Some((config_file(node)?, key.name.as_str())))
+        .filter_map(|(key, node)| Some((config_file(tree, node)?, key.name.as_str())))
         .collect();
     // A base may have another name in the project.
     let bases: BTreeMap<&str, &str> = tree
@@ -52,7 +52,16 @@ pub(super) fn add(
     let mut lines = String::new();
     let mut images = Vec::new();
     for image in &written.images {
-        if of_files.contains_key(&image.file) || names.contains(image.name.as_str()) {
+        if of_files.contains_key(&image.file) {
+            continue;
+        }
+        if names.contains(image.name.as_str()) {
+            let text = format!(
+                "not added: the project has another image {}; give it this file as `config_file`, \
+                 or rename it",
+                image.name
+            );
+            notes.push(Note::of_file(&image.file, text));
             continue;
         }
         lines.push('\n');
@@ -102,8 +111,10 @@ fn is_flow(text: &str, project: &YamlNode) -> bool {
 }
 
 /// Returns the config file of an image.
-fn config_file(image: &YamlNode) -> Option<PathBuf> {
-    Some(normalized(Path::new(image.get("config_file")?.text("a path").ok()?)))
+fn config_file(tree: &ImagebuilderTree, image: &YamlNode) -> Option<PathBuf> {
+    let path = normalized(Path::new(image.get("config_file")?.text("a path").ok()?));
+    let folder = std::path::absolute(&tree.folder).unwrap_or_default();
+    Some(path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path))
 }
 
 /// Adds a note for each variable for all images that roles use and the project lacks.
@@ -140,7 +151,7 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
         return replaced.collect();
     }
     // The images end before the next key, without the comments and empty lines before that key.
-    let all: Vec<&str> = text.lines().collect();
+    let all: Vec<&str> = text.split_inclusive('\n').collect();
     let mut end = entries.get(at + 1).map_or(all.len(), |(key, _)| key.span.line - 1);
     while end > 0
         && all.get(end - 1).is_some_and(|line| line.trim().is_empty() || line.starts_with('#'))
@@ -148,6 +159,7 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
         end -= 1;
     }
     let (before, after) = all.split_at(end.min(all.len()));
-    let after: String = after.iter().map(|line| format!("{line}\n")).collect();
-    format!("{}\n{lines}{after}", before.join("\n"))
+    let before = before.concat();
+    let newline = if before.ends_with('\n') { "" } else { "\n" };
+    format!("{before}{newline}{lines}{}", after.concat())
 }

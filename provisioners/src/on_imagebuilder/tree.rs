@@ -360,7 +360,9 @@ fn config(
     globals: &[Global],
     pairs: &BTreeMap<PathBuf, PairInScript>,
 ) -> Result<Result<Config, String>, ImportError> {
-    let text = text(folder, file)?;
+    let Ok(text) = String::from_utf8(bytes(folder, file)?) else {
+        return Ok(Err("it is not UTF-8".to_owned()));
+    };
     if text.starts_with(VAULT_MARK) {
         return Ok(Err("it is encrypted".to_owned()));
     }

@@ -174,7 +174,7 @@ pub(super) fn update_lists(
     }
     let sources = sources(machine)?;
     if lists.0 != Some(sources) {
-        let update = apt("update").arg("-oAcquire::Retries=0");
+        let update = apt("update").args(["-oAcquire::Retries=0", "-oAcquire::http::Timeout=10"]);
         if !machine.run(&update, log)?.success() {
             return Ok(false);
         }

@@ -80,7 +80,8 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         copy_tree(&args.folder, copy)?;
     }
     if args.fix {
-        let changes = on_imagebuilder::fixes(folder)?;
+        let mut changes = on_imagebuilder::fixes(folder)?;
+        keep_links_outside(ui, folder, &mut changes);
         write_changes(folder, &changes)?;
         let diffs = changes.iter().map(diff).collect::<String>();
         if !diffs.is_empty() {
@@ -204,6 +205,20 @@ fn diff(change: &FileChange) -> String {
         .unified_diff()
         .header(&format!("a/{name}"), &format!("b/{name}"))
         .to_string()
+}
+
+/// Removes the changes of files that a link leads to outside of the tree, with a warning.
+fn keep_links_outside(ui: &Ui, folder: &Path, changes: &mut Vec<FileChange>) {
+    let tree = folder.canonicalize();
+    changes.retain(|change| {
+        let real = folder.join(&change.file).canonicalize();
+        let is_inside = matches!((&tree, &real), (Ok(tree), Ok(real)) if real.starts_with(tree));
+        if !is_inside {
+            let file = change.file.display();
+            ui.warning(&format!("{file}: not changed, because it is a link out of the tree"));
+        }
+        is_inside
+    });
 }
 
 /// Writes all changed files, or none. The files keep their modes.

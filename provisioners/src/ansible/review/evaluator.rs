@@ -23,6 +23,8 @@ const FACTS: [(&str, &str); 4] = [
 const MAX_RENDERS: usize = 10;
 /// Maximum length of a rendered text, in bytes: longer than any path.
 const MAX_TEXT_BYTES: usize = 4096;
+/// Maximum length of an expression, in bytes. The parser needs stack for each operator.
+pub(super) const MAX_EXPRESSION_BYTES: usize = 2048;
 /// Maximum number of elements of a loop.
 const MAX_ELEMENTS: usize = 1000;
 
@@ -76,6 +78,9 @@ impl<'a> Evaluator<'a> {
     }
 
     fn is_false(&self, condition: &str) -> bool {
+        if !is_simple(condition) {
+            return false;
+        }
         let Ok(expression) = self.environment.compile_expression(condition) else { return false };
         // A variable of a task may have another value when the condition is evaluated.
         let mut names = expression.undeclared_variables(false).into_iter();
@@ -84,6 +89,26 @@ impl<'a> Evaluator<'a> {
         }
         let value = expression.eval(&self.known);
         value.is_ok_and(|value| !value.is_undefined() && !value.is_true())
+    }
+
+    /// Returns whether a condition of a task is not known: it depends on the run.
+    pub(super) fn may_not_run(&self, task: &Task<'_>) -> bool {
+        let conditions = task.scopes().filter_map(|scope| scope.get("when"));
+        let mut conditions = conditions.flat_map(|when| when.list().unwrap_or_default());
+        conditions.any(|condition| match &condition.value {
+            YamlValue::Scalar { text, .. } => !self.is_true(text),
+            _ => true,
+        })
+    }
+
+    fn is_true(&self, condition: &str) -> bool {
+        if !is_simple(condition) {
+            return false;
+        }
+        let Ok(expression) = self.environment.compile_expression(condition) else { return false };
+        let mut names = expression.undeclared_variables(false).into_iter();
+        !names.any(|name| self.variables.is_set_by_task(&name))
+            && expression.eval(&self.known).is_ok_and(|value| value.is_true())
     }
 
     /// Returns the elements of the task's loop, each with the name of the loop variable; a task
@@ -100,7 +125,8 @@ impl<'a> Evaluator<'a> {
             YamlValue::Scalar { text, .. } => {
                 let text = text.trim();
                 let inner = text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}"));
-                let expression = inner.unwrap_or(text);
+                let expression =
+                    inner.filter(|text| is_simple(text)).or(is_simple(text).then_some(text))?;
                 let list = self.environment.compile_expression(expression).ok()?;
                 let list = list.eval(&self.known).ok()?;
                 list.as_str().is_none().then_some(())?;
@@ -129,6 +155,9 @@ impl<'a> Evaluator<'a> {
             if !text.contains("{{") && !text.contains("{%") {
                 return Some(text);
             }
+            if !is_simple(&text) {
+                return None;
+            }
             let template = self.environment.template_from_str(&text).ok()?;
             let is_element = |name: &String| element.is_some_and(|(element, _)| element == name);
             let mut names = template.undeclared_variables(false).into_iter();
@@ -147,6 +176,13 @@ impl<'a> Evaluator<'a> {
 
 fn value(node: &YamlNode) -> Jinja {
     Variable::parse_yaml_1_1(node).into()
+}
+
+/// Returns whether a text is short, and cannot loop or multiply: evaluating it takes no time and
+/// little stack.
+pub(super) fn is_simple(text: &str) -> bool {
+    let loops = ["{%", "*", "range", "lipsum"];
+    text.len() <= MAX_EXPRESSION_BYTES && !loops.iter().any(|word| text.contains(word))
 }
 
 /// The filter `bool` of Ansible, for which the text `no` is false.

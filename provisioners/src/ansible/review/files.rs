@@ -10,8 +10,7 @@ use crate::ansible::tasks::{Module, Task, first_word, tasks};
 
 /// Modules with the path of a file, the arguments that may have it, and the directory of the role
 /// in which Ansible searches it.
-const FILE_MODULES: [(&str, &[&str], &str); 9] = [
-    ("assemble", &["src"], "files"),
+const FILE_MODULES: [(&str, &[&str], &str); 8] = [
     ("copy", &["src"], "files"),
     ("unarchive", &["src"], "files"),
     ("script", &["cmd"], "files"),
@@ -25,6 +24,10 @@ const FILE_MODULES: [(&str, &[&str], &str); 9] = [
 /// Returns the problems of tasks whose files do not exist.
 pub(super) fn missing(files: &RoleFiles, evaluator: &Evaluator<'_>) -> Vec<RoleProblem> {
     let mut problems = Vec::new();
+    // A task on the host may create the file.
+    if files.files.iter().any(changes_host) {
+        return problems;
+    }
     for file in &files.files {
         let RoleFileContent::Tasks(document) = &file.content else { continue };
         for task in tasks(&document.root) {
@@ -36,7 +39,7 @@ pub(super) fn missing(files: &RoleFiles, evaluator: &Evaluator<'_>) -> Vec<RoleP
             };
             let text = arguments.iter().find_map(|name| module.text(name));
             let Some(text) = text.or(module.free_form.map(first_word)) else { continue };
-            if is_elsewhere(&module, text) || evaluator.never_runs(&task) {
+            if is_elsewhere(&module, text) || evaluator.may_not_run(&task) {
                 continue;
             }
             for path in paths(&task, text, file, evaluator) {
@@ -57,10 +60,22 @@ pub(super) fn missing(files: &RoleFiles, evaluator: &Evaluator<'_>) -> Vec<RoleP
     problems
 }
 
-/// Returns whether a module takes the file from the root or from a URL.
+/// Returns whether a file has a task that runs on the host.
+fn changes_host(file: &RoleFile) -> bool {
+    let RoleFileContent::Tasks(document) = &file.content else { return false };
+    let is_on_host = |task: &Task<'_>| {
+        task.entries().iter().any(|(key, _)| key.name == "local_action")
+            || task.scopes().any(|scope| scope.get("delegate_to").is_some())
+    };
+    tasks(&document.root).iter().any(is_on_host)
+}
+
+/// Returns whether a module takes the file from the root, from a URL or from the home directory.
 fn is_elsewhere(module: &Module<'_>, text: &str) -> bool {
     let local = module.text("copy").is_some_and(|text| ["no", "false"].contains(&text));
-    module.is_true("remote_src") || local || text.contains("://")
+    let here = ["no", "false", "n", "False"];
+    let is_remote = module.text("remote_src").is_some_and(|text| !here.contains(&text));
+    is_remote || local || text.contains("://") || text.starts_with('~')
 }
 
 /// Returns the paths of a task, one for each element of its loop, as far as they are known.

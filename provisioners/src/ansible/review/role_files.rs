@@ -53,7 +53,8 @@ impl RoleFiles {
         let mut found = Self { files: Vec::new(), is_incomplete: !used.is_complete };
         for role in &used.roles {
             let folder = Folder::from_host(&role.folder);
-            found.is_incomplete |= folder.is_dir(Path::new("library"));
+            let plugins = ["library", "action_plugins", "vars_plugins"];
+            found.is_incomplete |= plugins.iter().any(|part| folder.is_dir(Path::new(part)));
             for part in PARTS.iter().filter(|part| folder.is_dir(Path::new(part))) {
                 for item in folder.walk(Path::new(part))? {
                     if matches!(item.kind, FolderItemKind::File { .. } | FolderItemKind::Symlink(_))
@@ -72,11 +73,20 @@ impl RoleFiles {
     fn add(&mut self, path: &Path, role: &Path, part: &str) {
         let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= MAX_FILE_BYTES);
         let Some(text) = small.then(|| fs::read_to_string(path).ok()).flatten() else { return };
-        let document = || YamlDocument::parse(path, text.clone()).ok();
+        let mut is_read = true;
+        let mut document = || {
+            let document = YamlDocument::parse(path, text.clone()).ok();
+            is_read &= document.is_some();
+            document
+        };
         let is_yaml = path.extension().is_none_or(|e| e == "yml" || e == "yaml");
         let content = match part {
             "templates" => Some(RoleFileContent::Template),
-            _ if !is_yaml => None,
+            // A file of variables may also be JSON.
+            _ if !is_yaml => {
+                self.is_incomplete |= part == "vars" || part == "defaults";
+                None
+            }
             "defaults" => document().map(RoleFileContent::Defaults),
             "vars" => document().map(RoleFileContent::Variables),
             "meta" => document().map(RoleFileContent::Meta),
@@ -87,6 +97,8 @@ impl RoleFiles {
                 _ => RoleFileContent::Tasks(document),
             }),
         };
+        // Ansible reads tags such as `!vault`, encrypted files and duplicate keys.
+        self.is_incomplete |= !is_read;
         if let Some(content) = content {
             let (path, role) = (path.to_owned(), role.to_owned());
             self.files.push(RoleFile { path, role, text, content });

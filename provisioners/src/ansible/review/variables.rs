@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use minijinja::Environment;
 
-use super::evaluator::Evaluator;
+use super::evaluator::{Evaluator, MAX_EXPRESSION_BYTES};
 use super::role_files::{RoleFile, RoleFileContent, RoleFiles};
 use super::{RoleProblem, RoleProblemKind};
 use crate::ansible::tasks::{Module, Task, first_word, tasks};
@@ -14,7 +14,7 @@ use crate::variables::{LOOP_VARIABLE, Variable, Variables};
 
 /// Names that Ansible and overcoat define, other than those that begin with `ansible_`. Functions
 /// of Jinja are among them.
-const DEFINED_NAMES: [&str; 36] = [
+const DEFINED_NAMES: [&str; 40] = [
     "build_artifact_path",
     "build_root",
     "caller",
@@ -32,6 +32,7 @@ const DEFINED_NAMES: [&str; 36] = [
     "inventory_hostname_short",
     "item",
     "joiner",
+    "kwargs",
     "lipsum",
     "lookup",
     "loop",
@@ -46,10 +47,13 @@ const DEFINED_NAMES: [&str; 36] = [
     "query",
     "range",
     "role_name",
+    "role_names",
     "role_path",
     "self",
     "true",
     "True",
+    "undef",
+    "varargs",
     "vars",
 ];
 
@@ -105,6 +109,9 @@ impl RoleVariables {
                     }
                 }
             }
+            // Variables are used by name in ways that are not searched.
+            let words = ["lookup('vars'", "lookup(\"vars\"", "varnames", "in vars", "vars["];
+            found.may_define_any |= words.iter().any(|word| file.text.contains(word));
             let uses = match &file.content {
                 RoleFileContent::Tasks(document) => {
                     let mut uses = Vec::new();
@@ -151,7 +158,10 @@ impl RoleVariables {
         }
         if let Some(module) = task.module() {
             match module.name {
-                "set_fact" => set.extend(module.names().map(Into::into)),
+                "set_fact" => {
+                    self.may_define_any |= module.names().any(|name| name.contains("{{"));
+                    set.extend(module.names().map(Into::into));
+                }
                 "include_vars" => self.add_included(&module, file, &mut set),
                 "package_facts" => set.extend(["packages".to_owned()]),
                 "service_facts" => set.extend(["services".to_owned()]),
@@ -185,6 +195,12 @@ impl RoleVariables {
         if self.may_define_any {
             return Vec::new();
         }
+        // A template that is included has the variables of the one that includes it.
+        let includes = ["include ", "import ", "extends "];
+        let has_parts = files.files.iter().any(|file| {
+            matches!(file.content, RoleFileContent::Template)
+                && includes.iter().any(|word| file.text.contains(word))
+        });
         let mut problems = BTreeMap::new();
         let mut report = |name: &str, value_of: Option<&str>, file: &PathBuf, line: usize| {
             let kind = RoleProblemKind::Undefined {
@@ -204,7 +220,10 @@ impl RoleVariables {
                         }
                     }
                 }
-                RoleFileContent::Template => uses = uses_in_template(&file.text),
+                RoleFileContent::Template if has_parts => {}
+                RoleFileContent::Template if is_rendered(file, files, evaluator) => {
+                    uses = uses_in_template(&file.text);
+                }
                 // A default that is overridden is never evaluated.
                 _ => {}
             }
@@ -229,10 +248,27 @@ impl RoleVariables {
 
     fn is_defined(&self, name: &str) -> bool {
         name.starts_with("ansible_")
+            || name.starts_with("template_")
             || DEFINED_NAMES.contains(&name)
             || self.defined.contains(name)
             || self.optional.contains(name)
     }
+}
+
+/// Returns whether a task that may run renders a template: names its file, or a file that is not
+/// known.
+fn is_rendered(template: &RoleFile, files: &RoleFiles, evaluator: &Evaluator<'_>) -> bool {
+    let name = template.path.file_name().unwrap_or_default().to_string_lossy();
+    files.files.iter().any(|file| {
+        let RoleFileContent::Tasks(document) = &file.content else { return false };
+        file.text.contains("lookup")
+            || tasks(&document.root).iter().any(|task| {
+                let module = task.module().filter(|module| module.name == "template");
+                let source = module.as_ref().and_then(|module| module.text("src"));
+                source.is_some_and(|src| src.contains("{{") || src.ends_with(&*name))
+                    && !evaluator.never_runs(task)
+            })
+    })
 }
 
 /// Returns the keys of a mapping.
@@ -291,7 +327,9 @@ fn is_variable(text: &str) -> bool {
 fn add_expression(node: &YamlNode, uses: &mut Vec<Use>) {
     let YamlValue::Scalar { text, .. } = &node.value else { return };
     let environment = Environment::new();
-    if let Ok(expression) = environment.compile_expression(text) {
+    if text.len() <= MAX_EXPRESSION_BYTES
+        && let Ok(expression) = environment.compile_expression(text)
+    {
         let names = expression.undeclared_variables(false).into_iter();
         uses.extend(names.map(|name| Use { name, line: node.span.line }));
     }
@@ -312,7 +350,12 @@ fn add_templates(node: &YamlNode, uses: &mut Vec<Use>) {
 /// which lacks some of Python's syntax.
 fn names_in(text: &str) -> impl Iterator<Item = String> {
     let environment = Environment::new();
-    let has_template = text.contains("{{") || text.contains("{%");
+    let mut expressions = text.split("{{").chain(text.split("{%"));
+    let is_short = expressions.all(|part| {
+        let end = part.find("}}").or(part.find("%}")).unwrap_or(0);
+        end <= MAX_EXPRESSION_BYTES
+    });
+    let has_template = is_short && (text.contains("{{") || text.contains("{%"));
     let template = has_template.then(|| environment.template_from_str(text).ok()).flatten();
     let names = template.map(|template| template.undeclared_variables(false));
     names.unwrap_or_default().into_iter()

@@ -31,7 +31,15 @@ pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
                 let (old, new) = ("-t overlayfs", "-t overlay");
                 command.contains(old).then(|| LineEdit::replace(text, number..=number, old, new))
             } else {
-                mount(&words).filter(|_| words.first() == Some(&"mount")).map(|new| {
+                // The lines that replace it are no part of a longer command.
+                let before = index.checked_sub(1).and_then(|at| text.lines().nth(at));
+                let continues = ["\\", "&&", "||", "|"];
+                let continues =
+                    |line: &str| continues.iter().any(|end| line.trim_end().ends_with(end));
+                let is_simple = words.first() == Some(&"mount")
+                    && !code.contains([';', '&', '|', '\\', '`', '('])
+                    && !before.is_some_and(continues);
+                mount(&words).filter(|_| is_simple).map(|new| {
                     let indent = &line[..line.len() - code.len()];
                     let new = new.join(&format!("\n{indent}"));
                     LineEdit::replace(text, number..=number, code.trim_end(), &new)
@@ -155,6 +163,8 @@ mod tests {
         for kept in [
             "mount -t overlayfs a b c -o upperdir=u,lowerdir=l\n",
             "if ! mount -t overlayfs x / -o upperdir=u,lowerdir=l; then\n",
+            "mount -t overlayfs x / -o lowerdir=l,upperdir=/u;\n",
+            "[ -d /u ] && \\\n  mount -t overlayfs x / -o upperdir=u,lowerdir=l\n",
         ] {
             assert_eq!(search(kept), (1, kept.to_owned()));
         }

@@ -94,13 +94,15 @@ fn search(
         if !is_config {
             syntax::search_lines(file, &text, &mut found);
         }
+        // YAML counts a lone carriage return as the end of a line.
+        let has_other_lines = text.replace("\r\n", "\n").contains('\r');
         // An edit of one line may not suit YAML of an unusual form.
         let is_valid = |edits: &[LineEdit]| YamlDocument::parse(file, apply(&text, edits)).is_ok();
         for found in found.iter_mut().filter(|found| !is_valid(&found.edits)) {
             found.edits.clear();
         }
         let edits: Vec<LineEdit> = found.iter().flat_map(|found| found.edits.clone()).collect();
-        if !is_valid(&edits) {
+        if has_other_lines || !is_valid(&edits) {
             found.iter_mut().for_each(|found| found.edits.clear());
         }
     } else if (in_part("files") || in_part("templates")) && text.len() <= MAX_SCRIPT_BYTES {

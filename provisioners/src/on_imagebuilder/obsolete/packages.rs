@@ -1,6 +1,7 @@
 //! Packages that have another name now, and tasks that remove packages that Ansible needs.
 
 use super::Obsolete;
+use super::syntax::task_lines;
 use crate::ansible::tasks::{Module, Task, tasks};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::on_imagebuilder::line_edit::LineEdit;
@@ -12,12 +13,26 @@ pub(super) const PACKAGE_MODULES: [&str; 4] = ["apt", "package", "yum", "dnf"];
 const NAME_ARGUMENTS: [&str; 3] = ["name", "pkg", "package"];
 
 /// Endings of packages that have kept their names, although they begin with `python-`.
-const KEPT_ENDINGS: [&str; 5] = ["-common", "-data", "-doc", "-is-python3", "-localedata"];
+const KEPT_ENDINGS: [&str; 9] = [
+    "-common",
+    "-data",
+    "-dev",
+    "-doc",
+    "-examples",
+    "-is-python3",
+    "-landslide",
+    "-localedata",
+    "-tools",
+];
+
+/// Words in the names of variables with packages of other package managers.
+const OTHER_PACKAGES: [&str; 5] = ["gem", "npm", "pip", "pypi", "snap"];
 
 /// Returns the current name of a package of Python 2.
 fn current_name(name: &str) -> Option<String> {
     match name {
         "python" | "python2" | "python2.7" => Some("python3".to_owned()),
+        "python-dev" => Some("python3-dev".to_owned()),
         "python-minimal" | "python2.7-minimal" => Some("python3-minimal".to_owned()),
         _ if KEPT_ENDINGS.iter().any(|ending| name.ends_with(ending)) => None,
         _ => {
@@ -58,7 +73,21 @@ pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<
             search_removed(&module, &names, found);
         } else {
             names.iter().for_each(|node| search_name(node, text, found));
+            search_pairs(&module, text, found);
         }
+    }
+}
+
+/// Searches the names in `apt: name=python-apt,curl`.
+fn search_pairs(module: &Module<'_>, text: &str, found: &mut Vec<Obsolete>) {
+    let argument = NAME_ARGUMENTS.iter().find(|name| module.text(name).is_some());
+    let Some(argument) = argument.filter(|name| module.node(name).is_none()) else { return };
+    let line = module.value.span.line;
+    for name in module.text(argument).unwrap_or_default().split(',').map(str::trim) {
+        let Some(new) = current_name(name) else { continue };
+        let problem = format!("the package `{name}` is of Python 2: write `{new}`");
+        let edit = LineEdit::replace(text, task_lines(text, line), name, &new);
+        found.push(Obsolete::new(line, problem, edit));
     }
 }
 
@@ -77,8 +106,9 @@ fn search_value(node: &YamlNode, is_package: bool, text: &str, found: &mut Vec<O
         YamlValue::Map(entries) => {
             for (key, node) in entries {
                 let is_list = matches!(node.value, YamlValue::List(_));
-                let is_package = NAME_ARGUMENTS.contains(&key.name.as_str())
-                    || is_list && key.name.contains("package");
+                let is_other = OTHER_PACKAGES.iter().any(|word| key.name.contains(word));
+                let is_package =
+                    !is_other && (key.name == "package" || is_list && key.name.contains("package"));
                 search_value(node, is_package, text, found);
             }
         }
@@ -95,6 +125,10 @@ fn package_nodes<'a>(task: &Task<'a>, module: &Module<'a>) -> Vec<&'a YamlNode> 
             YamlValue::List(nodes) => nodes.iter().collect(),
             _ => vec![node],
         })
+        // The name in a loop is a template.
+        .filter(
+            |node| !matches!(&node.value, YamlValue::Scalar { text, .. } if text.contains("{{")),
+        )
         .collect()
 }
 
@@ -103,7 +137,8 @@ fn search_name(node: &YamlNode, text: &str, found: &mut Vec<Obsolete>) {
     let Some(new) = current_name(name) else { return };
     let line = node.span.line;
     let problem = format!("the package `{name}` is of Python 2: write `{new}`");
-    found.push(Obsolete::new(line, problem, LineEdit::replace(text, line..=line, name, &new)));
+    let edit = LineEdit::replace_from(text, (line, node.span.column), name, &new);
+    found.push(Obsolete::new(line, problem, edit));
 }
 
 /// Searches a task that removes packages.
@@ -184,13 +219,19 @@ mod tests {
 "
         );
         let (lines, fixed) = search(
-            "x_packages: [python-six]\nmanifest:\n  - {package: python2.7, version: python-x}\n",
+            "x_packages: [python-six]\nmanifest:\n  - {package: python2.7, version: python-x}\n\
+             tools: {python: {package: python}}\npip_packages: [python-ldap]\n\
+             users: [{name: python}]\n",
         );
-        assert_eq!(lines, [1, 3]);
+        assert_eq!(lines, [1, 3, 4]);
         assert_eq!(
             fixed,
-            "x_packages: [python3-six]\nmanifest:\n  - {package: python3, version: python-x}\n"
+            "x_packages: [python3-six]\nmanifest:\n  - {package: python3, version: python-x}\n\
+             tools: {python: {package: python3}}\npip_packages: [python-ldap]\n\
+             users: [{name: python}]\n"
         );
+        let (_, fixed) = search("- apt: name=python-apt,curl state=present\n");
+        assert_eq!(fixed, "- apt: name=python3-apt,curl state=present\n");
     }
 
     #[test]
@@ -211,10 +252,12 @@ mod tests {
         for text in [
             "- apt: name=python3 state=absent\n",
             "- apt: {name: [python3], state: absent}\n",
+            "- apt: {name: '{{ item }}', state: absent}\n  with_items: [python3]\n",
             "- shell: apt-get -y purge python3-minimal && true\n",
             "- command: dpkg -r python3\n",
         ] {
-            assert_eq!(search(text), (vec![1], text.to_owned()));
+            let (lines, fixed) = search(text);
+            assert_eq!((lines.len(), fixed.as_str()), (1, text));
         }
     }
 }

@@ -69,22 +69,21 @@ fn search_key(
         YamlValue::Scalar { text, .. } => Some(text.as_str()),
         _ => None,
     };
+    let at = (line, key.span.column);
     let rename =
-        |new: &str| LineEdit::replace(text, line..=line, &format!("{name}:"), &format!("{new}:"));
+        |new: &str| LineEdit::replace_from(text, at, &format!("{name}:"), &format!("{new}:"));
     if let Some((_, new, problem)) = REMOVED_KEYS.iter().find(|(old, ..)| *old == name) {
         let edit = match (name, scalar) {
-            ("sudo_pass", _) => Some(LineEdit::delete(line)),
+            // Its value may have several lines, or it may be in the line of the task.
+            ("sudo_pass", _) => None,
             ("always_run", Some("yes" | "true" | "True")) => {
                 let old = format!("always_run: {}", scalar.unwrap_or_default());
-                LineEdit::replace(text, line..=line, &old, "check_mode: false")
+                LineEdit::replace_from(text, at, &old, "check_mode: false")
             }
             _ => new
                 .filter(|new| task.entries().iter().all(|(key, _)| key.name != *new))
                 .and_then(rename),
         };
-        // The first key of a task follows its dash.
-        let first = task.entries().first().is_some_and(|(first, _)| first.name == name);
-        let edit = edit.filter(|_| !(name == "sudo_pass" && first));
         found.push(Obsolete::new(line, format!("`{name}` {problem}"), edit));
     } else if name == "include" {
         // Without a loop or a template, the old module included the tasks before the run.
@@ -109,13 +108,14 @@ fn search_key(
         let problem = format!("`action: {module} …` is obsolete: write `{module}: …`");
         found.push(Obsolete::new(line, problem, edit));
     } else if LOOP_KEYS.contains(&name)
-        && let Some(bare) = scalar.filter(|text| is_bare(text))
+        && let Some(bare) = scalar.filter(|text| is_bare(text) && !is_file_name(text))
     {
         // Double quotes in the expression would end those around it.
         let quote = if bare.contains('"') { '\'' } else { '"' };
         let instead = format!("{name}: {quote}{{{{ {bare} }}}}{quote}");
-        let old = key_and_value(text, key, value);
-        let edit = old.and_then(|old| LineEdit::replace(text, line..=line, &old, &instead));
+        // A backslash has another meaning in double quotes.
+        let old = key_and_value(text, key, value).filter(|_| !bare.contains('\\'));
+        let edit = old.and_then(|old| LineEdit::replace_from(text, at, &old, &instead));
         let problem = format!("`{name}: {bare}` is text and not a variable: write `{instead}`");
         found.push(Obsolete::new(line, problem, edit));
     } else if matches!(name, "when" | "changed_when" | "failed_when" | "until") {
@@ -124,7 +124,8 @@ fn search_key(
             let line = condition.span.line;
             for Filter { old, before, test } in filters(condition_text) {
                 let new = format!("{before} is {test}");
-                let edit = LineEdit::replace(text, line..=line, old, &new);
+                let at = (line, condition.span.column);
+                let edit = LineEdit::replace_from(text, at, old, &new);
                 let problem = format!("the filter `{old}` was removed: write `{new}`");
                 found.push(Obsolete::new(line, problem, edit));
             }
@@ -153,15 +154,24 @@ fn search_state(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
         return;
     }
     let line = module.line_of(&["state"]);
-    let edit = if module.node("state").is_some() {
-        LineEdit::replace(text, line..=line, old, new)
+    let edit = if let Some(node) = module.node("state") {
+        LineEdit::replace_from(text, (line, node.span.column), old, new)
     } else {
-        // The pairs may continue on the next lines.
-        let lines = line..=line + 8;
+        let lines = task_lines(text, line);
         LineEdit::replace(text, lines, &format!("state={old}"), &format!("state={new}"))
     };
     let problem = format!("`state: {old}` was removed: write `state: {new}`");
     found.push(Obsolete::new(line, problem, edit));
+}
+
+/// Returns the lines from one in a task to the end of the task: the next line is empty or begins
+/// with a dash.
+pub(super) fn task_lines(text: &str, line: usize) -> std::ops::RangeInclusive<usize> {
+    let rest = text
+        .lines()
+        .skip(line)
+        .take_while(|line| !line.trim().is_empty() && !line.trim_start().starts_with("- "));
+    line..=line + rest.count()
 }
 
 /// Searches each line of a file with tasks, regardless of its structure.
@@ -170,11 +180,22 @@ pub(super) fn search_lines(file: &Path, text: &str, found: &mut Vec<Obsolete>) {
     let role = file.iter().take_while(|part| *part != "tasks" && *part != "handlers");
     let new = format!("role_path }}}}{}/common", "/..".repeat(role.count()));
     for (index, line) in text.lines().enumerate() {
-        if line.contains("playbook_dir") && !line.trim_start().starts_with('#') {
-            let number = index + 1;
-            let old =
-                ["playbook_dir }}", "playbook_dir}}"].into_iter().find(|old| line.contains(old));
-            let edit = old.and_then(|old| LineEdit::replace(text, number..=number, old, &new));
+        if line.trim_start().starts_with('#') {
+            continue;
+        }
+        let number = index + 1;
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for (at, _) in line.match_indices("playbook_dir") {
+            if line[..at].ends_with(is_part)
+                || line[at + "playbook_dir".len()..].starts_with(is_part)
+            {
+                continue;
+            }
+            let column = line[..at].chars().count() + 1;
+            let old = ["playbook_dir }}", "playbook_dir}}"];
+            let old = old.into_iter().find(|old| line[at..].starts_with(old));
+            let edit =
+                old.and_then(|old| LineEdit::replace_from(text, (number, column), old, &new));
             let problem = format!(
                 "`playbook_dir` is not the directory of the wrapper playbooks here: write \
                  `{{{{ {new}`"
@@ -228,6 +249,13 @@ fn is_bare(text: &str) -> bool {
     let name = |c: char| c.is_ascii_alphanumeric() || "_.[]'\"".contains(c);
     let first = text.split('|').next().unwrap_or_default().trim();
     first.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && first.chars().all(name)
+}
+
+/// Returns whether a text with a dot is the name of a file, and not an attribute of a variable.
+fn is_file_name(text: &str) -> bool {
+    let endings =
+        ["conf", "cfg", "deb", "ini", "j2", "list", "rules", "service", "sh", "txt", "yml"];
+    text.rsplit_once('.').is_some_and(|(_, ending)| endings.contains(&ending))
 }
 
 /// A removed filter in a condition: `x | failed`.
@@ -297,7 +325,10 @@ mod tests {
     state: removed
 - include: '{{ item }}.yml'
   with_items: [a]
-- copy: src={{ playbook_dir }}/files/x dest=/x
+- copy: src={{ playbook_dir }}/files/x dest={{ playbook_dir }}/{{ my_playbook_dir }}
+- {name: is it installed, apt: {name: x, state: installed}, when: r|failed, sudo: yes}
+- apt: name=x state='installed'
+- npm: name=y state=installed
 ",
         );
         let wanted = [
@@ -314,6 +345,11 @@ mod tests {
             "13: `state: removed` was removed: write `state: absent`",
             "14: `include` was removed in Ansible 2.16: write `include_tasks`",
             "16: `playbook_dir` is not the directory of the wrapper playbooks here: write `{{ role_path }}/../../../common`",
+            "16: `playbook_dir` is not the directory of the wrapper playbooks here: write `{{ role_path }}/../../../common`",
+            "17: the filter `r|failed` was removed: write `r is failed`",
+            "17: `sudo` was removed from Ansible: write `become: true`",
+            "17: `state: installed` was removed: write `state: present`",
+            "18: `state: installed` was removed: write `state: present`",
         ];
         assert_eq!(found, wanted);
         assert_eq!(
@@ -333,10 +369,16 @@ mod tests {
     state: absent
 - include_tasks: '{{ item }}.yml'
   with_items: [a]
-- copy: src={{ role_path }}/../../../common/files/x dest=/x
+- copy: src={{ role_path }}/../../../common/files/x dest={{ role_path }}/../../../common/{{ my_playbook_dir }}
+- {name: is it installed, apt: {name: x, state: present}, when: r is failed, become: yes}
+- apt: name=x state='installed'
+- npm: name=y state=installed
 "
         );
-        assert_eq!(search(&fixed).0, [] as [&str; 0]);
+        assert_eq!(
+            search(&fixed).0,
+            ["18: `state: installed` was removed: write `state: present`"]
+        );
     }
 
     #[test]
@@ -350,9 +392,14 @@ mod tests {
 - with_items: >-
     packages
   command: echo {{ item }}
+- {shell: echo, sudo_pass: x}
+- with_items: nginx.conf
+  command: echo {{ item }}
+- with_items: names | map('x', '\\1')
+  command: echo {{ item }}
 ";
         let (found, fixed) = search(text);
-        assert_eq!(found.len(), 5, "{found:?}");
+        assert_eq!(found.len(), 7, "{found:?}");
         assert_eq!(fixed, text);
     }
 
