@@ -299,10 +299,6 @@ impl Records {
     /// record is damaged or has an unknown version: the image is then built again.
     pub fn read(&mut self, name: &str) -> Option<Record> {
         let record: Record = read_record(&self.path(name))?;
-        // The record of a project that was moved is the same project's.
-        if !self.is_own(&record) && record.project.as_ref().is_some_and(|file| file.exists()) {
-            return None;
-        }
         for output in &record.outputs {
             let path = self.artifacts.join(&output.file);
             self.digests.insert(path, (output.stamp, output.sha256.clone()));

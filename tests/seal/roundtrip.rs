@@ -28,7 +28,11 @@ fn compare(sample: &Sample, layer: &dyn Layer) {
         };
         let LayerEntry::Object { ino, kind } = at else { panic!("{text}: {at:?}") };
         let (asked, got) = (&object.attr, layer.attr(ino).unwrap());
-        assert_eq!((kind, got.st_mode()), (asked.kind, asked.st_mode()), "{text}");
+        assert_eq!(kind, asked.kind, "{text}");
+        // A tar layer has the mode that Linux gives to all symbolic links.
+        if kind != FileType::Symlink || got.mode != 0o777 {
+            assert_eq!(got.st_mode(), asked.st_mode(), "{text}");
+        }
         assert_eq!((got.uid, got.gid, got.size), (asked.uid, asked.gid, asked.size), "{text}");
         assert_eq!(got.rdev, asked.rdev, "{text}");
         let clamped = asked.mtime.secs.clamp(0, u32::MAX.into());
