@@ -192,16 +192,11 @@ const STUBS_HOOK: &str = r##"cd "$1" || exit
 for f in usr/sbin/start-stop-daemon sbin/start-stop-daemon usr/sbin/service; do
     [ -f "$f" ] && [ ! -e "$f.overcoat" ] || continue
     mv "$f" "$f.overcoat" &&
-    printf '#!/bin/sh
-echo "overcoat: no service starts during a build: $0 $*" >&2
-' >"$f" &&
+    printf '#!/bin/sh\necho "overcoat: no service starts during a build: $0 $*" >&2\n' >"$f" &&
     chmod 755 "$f" || exit
 done
 f=usr/sbin/policy-rc.d
-[ -e "$f" ] || [ -L "$f" ] || { printf '#!/bin/sh
-# overcoat:
-exit 101
-' >"$f"; chmod 755 "$f"; }"##;
+[ -e "$f" ] || [ -L "$f" ] || { printf '#!/bin/sh\n# overcoat:\nexit 101\n' >"$f"; chmod 755 "$f"; }"##;
 
 /// Hook that restores the programs, unless a package has replaced them.
 const RESTORE_HOOK: &str = r#"cd "$1" || exit

@@ -1,4 +1,4 @@
-//! `clean`: what it removes, and what it leaves.
+//! `clean`: the files that it removes, and those that it keeps.
 
 use std::fs;
 

@@ -79,17 +79,12 @@ pub(super) fn add(
         images.push(image.name.clone());
     }
     if !images.is_empty() {
-        if is_flow(text, &document.root) {
-            let mistake = document.root.get("images").map(|images| {
-                images.mistake_with_help(
-                    "images cannot be added to a mapping in braces",
-                    "write each image on lines of its own",
-                )
-            });
-            return Err(mistake.map_or_else(
-                || ImportError::Nothing { path: file.to_owned(), problem: "no images".to_owned() },
-                |mistake| ImportError::Config(mistake.into()),
-            ));
+        if let Some(images) = images_in_braces(text, &document.root) {
+            let mistake = images.mistake_with_help(
+                "images cannot be added to a mapping in braces",
+                "write each image on lines of its own",
+            );
+            return Err(ImportError::Config(mistake.into()));
         }
         note_missing_variables(&document.root, &written.variables, notes);
     }
@@ -99,15 +94,16 @@ pub(super) fn add(
 /// Indentation of the images that are written, in spaces.
 const INDENT: usize = 2;
 
-/// Returns whether the images of a project, or the project, are in braces.
-fn is_flow(text: &str, project: &YamlNode) -> bool {
-    let YamlValue::Map(entries) = &project.value else { return false };
-    let Some((key, _)) = entries.iter().find(|(key, _)| key.name == "images") else { return false };
-    let line = text.lines().nth(key.span.line - 1).unwrap_or_default();
-    let after = line.split_once("images").map_or("", |(_, after)| after);
+/// Returns the images of a project if they, or the whole project, are in braces.
+fn images_in_braces<'a>(text: &str, project: &'a YamlNode) -> Option<&'a YamlNode> {
+    let YamlValue::Map(entries) = &project.value else { return None };
+    let (key, images) = entries.iter().find(|(key, _)| key.name == "images")?;
+    let line = text.lines().nth(key.span.line - 1)?;
+    let (_, after) = line.split_once("images")?;
     let value = after.trim_start_matches(['"', '\'']).trim_start().trim_start_matches(':');
     let value = value.trim_start();
-    line.trim_start().starts_with('{') || value.starts_with('{') && !value.starts_with("{}")
+    let in_braces = value.starts_with('{') && !value.starts_with("{}");
+    (line.trim_start().starts_with('{') || in_braces).then_some(images)
 }
 
 /// Returns the config file of an image.
@@ -142,13 +138,9 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
     let empty = matches!(&entries[at].1.value, YamlValue::Map(images) if images.is_empty());
     if empty || entries[at].1.is_null() {
         let images = format!("images:\n{}", lines.trim_start_matches('\n'));
-        let replaced = text.lines().enumerate().map(|(index, line)| {
-            match index + 1 == entries[at].0.span.line {
-                true => images.clone(),
-                false => format!("{line}\n"),
-            }
-        });
-        return replaced.collect();
+        let lines = text.split_inclusive('\n').enumerate();
+        let line = entries[at].0.span.line;
+        return lines.map(|(index, text)| if index + 1 == line { &images } else { text }).collect();
     }
     // The images end before the next key, without the comments and empty lines before that key.
     let all: Vec<&str> = text.split_inclusive('\n').collect();

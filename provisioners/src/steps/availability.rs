@@ -18,7 +18,7 @@ pub struct WantedPackage {
     pub place: String,
 }
 
-/// What apt says about the packages of a plan.
+/// The answer of apt about the packages of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackageForecast {
     /// The packages that apt does not find.
@@ -36,7 +36,7 @@ pub(crate) fn forecast(
     wanted: &[WantedPackage],
     lists: &mut FetchedLists,
 ) -> Result<Option<PackageForecast>, StepError> {
-    if !update_lists(machine, lists, &mut ())? {
+    if !update_lists(machine, lists)? {
         return Ok(None);
     }
     let mut names: BTreeSet<&str> = wanted.iter().map(|package| &*package.name).collect();

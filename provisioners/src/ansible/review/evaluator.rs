@@ -48,18 +48,17 @@ impl<'a> Evaluator<'a> {
         environment.add_filter("bool", is_true);
         let facts = FACTS.iter().map(|(name, value)| ((*name).to_owned(), Jinja::from(*value)));
         let mut known: BTreeMap<String, Jinja> = facts.collect();
-        let defaults = |content: &RoleFileContent| match content {
-            RoleFileContent::Defaults(document) => Some(document.root.clone()),
-            _ => None,
-        };
-        let of_roles = |content: &RoleFileContent| match content {
-            RoleFileContent::Variables(document) => Some(document.root.clone()),
-            _ => None,
-        };
-        let contents = || files.files.iter().map(|file| &file.content);
         // The first role is first, and its variables override those of the roles that it names.
-        let all = contents().rev().filter_map(defaults);
-        for root in all.chain(contents().rev().filter_map(of_roles)) {
+        let contents = || files.files.iter().rev().map(|file| &file.content);
+        let defaults = contents().filter_map(|content| match content {
+            RoleFileContent::Defaults(document) => Some(&document.root),
+            _ => None,
+        });
+        let of_roles = contents().filter_map(|content| match content {
+            RoleFileContent::Variables(document) => Some(&document.root),
+            _ => None,
+        });
+        for root in defaults.chain(of_roles) {
             let YamlValue::Map(entries) = &root.value else { continue };
             known.extend(entries.iter().map(|(key, node)| (key.name.clone(), value(node))));
         }
@@ -69,46 +68,37 @@ impl<'a> Evaluator<'a> {
 
     /// Returns whether a task never runs, because one of its conditions is false.
     pub(super) fn never_runs(&self, task: &Task<'_>) -> bool {
+        self.conditions(task).any(|condition| condition == Some(false))
+    }
+
+    /// Returns whether a task may not run, because one of its conditions is false or not known.
+    pub(super) fn may_not_run(&self, task: &Task<'_>) -> bool {
+        self.conditions(task).any(|condition| condition != Some(true))
+    }
+
+    /// Returns the values of the conditions of a task and of the blocks around it. Those that
+    /// depend on the run are `None`.
+    fn conditions(&self, task: &Task<'_>) -> impl Iterator<Item = Option<bool>> {
         let conditions = task.scopes().filter_map(|scope| scope.get("when"));
-        let mut conditions = conditions.flat_map(|when| when.list().unwrap_or_default());
-        conditions.any(|condition| match &condition.value {
-            YamlValue::Scalar { text, .. } => self.is_false(text),
-            _ => false,
+        let conditions = conditions.flat_map(|when| when.list().unwrap_or_default());
+        conditions.map(|condition| match &condition.value {
+            YamlValue::Scalar { text, .. } => self.condition(text),
+            _ => None,
         })
     }
 
-    fn is_false(&self, condition: &str) -> bool {
-        if !is_simple(condition) {
-            return false;
+    fn condition(&self, text: &str) -> Option<bool> {
+        if !is_simple(text) {
+            return None;
         }
-        let Ok(expression) = self.environment.compile_expression(condition) else { return false };
+        let expression = self.environment.compile_expression(text).ok()?;
         // A variable of a task may have another value when the condition is evaluated.
         let mut names = expression.undeclared_variables(false).into_iter();
         if names.any(|name| self.variables.is_set_by_task(&name)) {
-            return false;
+            return None;
         }
-        let value = expression.eval(&self.known);
-        value.is_ok_and(|value| !value.is_undefined() && !value.is_true())
-    }
-
-    /// Returns whether a condition of a task is not known: it depends on the run.
-    pub(super) fn may_not_run(&self, task: &Task<'_>) -> bool {
-        let conditions = task.scopes().filter_map(|scope| scope.get("when"));
-        let mut conditions = conditions.flat_map(|when| when.list().unwrap_or_default());
-        conditions.any(|condition| match &condition.value {
-            YamlValue::Scalar { text, .. } => !self.is_true(text),
-            _ => true,
-        })
-    }
-
-    fn is_true(&self, condition: &str) -> bool {
-        if !is_simple(condition) {
-            return false;
-        }
-        let Ok(expression) = self.environment.compile_expression(condition) else { return false };
-        let mut names = expression.undeclared_variables(false).into_iter();
-        !names.any(|name| self.variables.is_set_by_task(&name))
-            && expression.eval(&self.known).is_ok_and(|value| value.is_true())
+        let value = expression.eval(&self.known).ok()?;
+        (!value.is_undefined()).then(|| value.is_true())
     }
 
     /// Returns the elements of the task's loop, each with the name of the loop variable; a task
@@ -125,8 +115,7 @@ impl<'a> Evaluator<'a> {
             YamlValue::Scalar { text, .. } => {
                 let text = text.trim();
                 let inner = text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}"));
-                let expression =
-                    inner.filter(|text| is_simple(text)).or(is_simple(text).then_some(text))?;
+                let expression = Some(inner.unwrap_or(text)).filter(|text| is_simple(text))?;
                 let list = self.environment.compile_expression(expression).ok()?;
                 let list = list.eval(&self.known).ok()?;
                 list.as_str().is_none().then_some(())?;
