@@ -311,7 +311,7 @@ const UNTIDY: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit
 mkdir "$TMPDIR/left" && : >"$TMPDIR/left/file"
 [ "$(id -u)" != 0 ] || mount -t tmpfs none "$TMPDIR/left" || exit
-[ "$(id -u)" != 0 ] || setsid sleep 2001 &
+[ "$(id -u)" != 0 ] || setsid sleep 2001 >&- 2>&- &
 [ ! -e wait ] || sleep 2002
 tar -c -C provisioner .
 "#;

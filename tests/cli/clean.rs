@@ -104,7 +104,8 @@ fn artifacts_of_an_image_of_the_same_name_in_another_project_stay() {
     site.built(WHO, &["base"]);
     let text = fs::read_to_string(site.file(WHO)).unwrap();
     let (head, _) = text.split_once("  one:").unwrap();
-    let other = head.replace("  base:\n", "  base:\n    output: other.squashfs\n");
+    let other = head.replace("{kind: base,", "{kind: base, output: other.squashfs,");
+    assert_ne!(other, head);
     let other = site.write("other.yml", &other);
     let run = |arguments: &[&str]| {
         let mut command = site.stage.overcoat(WHO);
