@@ -109,7 +109,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// Another process is building in this directory.
-    #[error("another `overcoat build` is running in {}: wait until it has finished", .0.display())]
+    #[error("another overcoat command is changing the results in {}: wait until it has finished", .0.display())]
     Busy(PathBuf),
     /// The record cannot be written.
     #[error(transparent)]

@@ -49,6 +49,7 @@ impl fmt::Display for BuildReason {
             BuildReason::NotBuilt => f.write_str("it was not built yet"),
             BuildReason::Version(version) => write!(f, "it was built by overcoat {version}"),
             BuildReason::Changed { name, before, now } => {
+                let name = if name == COMMAND_LINE_KEY { "the command line" } else { name };
                 let quoted = |value: &Option<String>| {
                     value.clone().filter(|text| text.len() <= MAX_QUOTED_LENGTH && !is_digest(text))
                 };

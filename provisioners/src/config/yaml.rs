@@ -1,7 +1,7 @@
 //! Parses a YAML file into nodes with their positions.
 //!
 //! A file has one document. Aliases are expanded, with a limit on the number of nodes. Duplicate
-//! keys and tags other than `!!str` are rejected.
+//! keys and tags other than `!!str` are rejected, except in files of Ansible.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -102,12 +102,23 @@ impl YamlDocument {
 
     /// Parses the text of a file; messages name it `path`.
     pub(crate) fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
+        Self::parse_with(path, text, false)
+    }
+
+    /// Parses the text of a file as Ansible does: values may have tags such as `!vault`, which are
+    /// ignored, and the last of several equal keys counts.
+    pub(crate) fn parse_ansible(path: &Path, text: String) -> Result<Self, ConfigError> {
+        Self::parse_with(path, text, true)
+    }
+
+    fn parse_with(path: &Path, text: String, ansible: bool) -> Result<Self, ConfigError> {
         let source = Arc::new(YamlSource { path: path.to_owned(), text });
         let mut builder = YamlBuilder {
             source: Arc::clone(&source),
             parser: Parser::new_from_str(&source.text),
             anchors: HashMap::new(),
             nodes: 0,
+            ansible,
         };
         let root = builder.document()?;
         Ok(Self { source: Arc::clone(&source), root })
@@ -271,6 +282,8 @@ struct YamlBuilder<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, YamlNode>,
     nodes: usize,
+    /// Whether tags and equal keys are accepted.
+    ansible: bool,
 }
 
 impl<'a> YamlBuilder<'a> {
@@ -339,7 +352,7 @@ impl<'a> YamlBuilder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 let mut plain = style == ScalarStyle::Plain;
                 if let Some(tag) = tag {
-                    if !(tag.is_yaml_core_schema() && tag.suffix == "str") {
+                    if !(self.ansible || tag.is_yaml_core_schema() && tag.suffix == "str") {
                         return Err(self.mistake(
                             yaml_span(span),
                             key,
@@ -350,7 +363,12 @@ impl<'a> YamlBuilder<'a> {
                 }
                 (YamlValue::Scalar { text: text.into_owned(), plain }, anchor)
             }
-            Event::SequenceStart(anchor, None) => {
+            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))
+                if !self.ansible =>
+            {
+                return Err(self.mistake(yaml_span(span), key, format!("unknown tag {tag}")));
+            }
+            Event::SequenceStart(anchor, _) => {
                 let mut nodes = Vec::new();
                 loop {
                     match self.next()? {
@@ -362,10 +380,7 @@ impl<'a> YamlBuilder<'a> {
                     }
                 }
             }
-            Event::MappingStart(anchor, None) => (self.mapping(key, depth)?, anchor),
-            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                return Err(self.mistake(yaml_span(span), key, format!("unknown tag {tag}")));
-            }
+            Event::MappingStart(anchor, _) => (self.mapping(key, depth)?, anchor),
             _ => return Err(self.mistake(yaml_span(span), key, "unexpected end of the file")),
         };
         let node = YamlNode {
@@ -390,14 +405,19 @@ impl<'a> YamlBuilder<'a> {
                 _ => return Err(self.mistake(yaml_span(span), key, "a key must be a scalar")),
             };
             let here = join(key, &name);
-            if let Some((first, _)) = entries.iter().find(|(k, _)| k.name == name) {
-                let problem = format!("duplicate key; the first is on line {}", first.span.line);
+            let earlier = entries.iter().position(|(k, _)| k.name == name);
+            if let Some(first) = earlier.filter(|_| !self.ansible) {
+                let line = entries[first].0.span.line;
+                let problem = format!("duplicate key; the first is on line {line}");
                 return Err(self.mistake(yaml_span(span), &here, problem));
             }
             let (event, value_span) = self.next()?;
             let mut node = self.node(event, value_span, &here, depth + 1)?;
             if node.is_null() {
                 node.span = yaml_span(span);
+            }
+            if let Some(first) = earlier {
+                entries.remove(first);
             }
             entries.push((YamlKey { name, span: yaml_span(span) }, node));
         }

@@ -129,20 +129,23 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
     if lines.is_empty() {
         return text.to_owned();
     }
-    let YamlValue::Map(entries) = &project.value else {
-        return format!("{text}\nimages:\n{}", lines.trim_start_matches('\n'));
+    let images = format!("images:\n{}", lines.trim_start_matches('\n'));
+    let entries: &[_] = match &project.value {
+        YamlValue::Map(entries) => entries,
+        _ => &[],
     };
     let Some(at) = entries.iter().position(|(key, _)| key.name == "images") else {
-        return format!("{text}\nimages:\n{}", lines.trim_start_matches('\n'));
+        let (text, end) = without_end_mark(text);
+        return format!("{text}\n{images}{end}");
     };
     let empty = matches!(&entries[at].1.value, YamlValue::Map(images) if images.is_empty());
     if empty || entries[at].1.is_null() {
-        let images = format!("images:\n{}", lines.trim_start_matches('\n'));
         let lines = text.split_inclusive('\n').enumerate();
         let line = entries[at].0.span.line;
         return lines.map(|(index, text)| if index + 1 == line { &images } else { text }).collect();
     }
     // The images end before the next key, without the comments and empty lines before that key.
+    let (text, end_mark) = without_end_mark(text);
     let all: Vec<&str> = text.split_inclusive('\n').collect();
     let mut end = entries.get(at + 1).map_or(all.len(), |(key, _)| key.span.line - 1);
     while end > 0
@@ -153,5 +156,17 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
     let (before, after) = all.split_at(end.min(all.len()));
     let before = before.concat();
     let newline = if before.ends_with('\n') { "" } else { "\n" };
-    format!("{before}{newline}{lines}{}", after.concat())
+    format!("{before}{newline}{lines}{}{end_mark}", after.concat())
+}
+
+/// Splits a file at the line `...` that ends its document; without one the second part is empty.
+fn without_end_mark(text: &str) -> (&str, &str) {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if line.strip_prefix("...").is_some_and(|rest| rest.trim().is_empty()) {
+            return text.split_at(at);
+        }
+        at += line.len();
+    }
+    (text, "")
 }

@@ -276,7 +276,17 @@ fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportEr
     for file in files {
         let named = file.extension().is_none() || is_yaml(&file);
         if named && let Some(document) = read(folder, &file, notes)? {
-            add(variables(&document.root)
+            let (encrypted, known): (Vec<_>, Vec<_>) =
+                variables(&document.root).partition(|(_, value)| is_encrypted(value));
+            notes.extend(encrypted.into_iter().map(|(name, value)| {
+                let text = format!(
+                    "left out: `{name}` is encrypted; write it to `variables` of the project, or \
+                     read it in a role"
+                );
+                Note::at(&file, value.span.line, text)
+            }));
+            add(known
+                .into_iter()
                 .map(|(name, value)| Global { name, value, file: file.clone() })
                 .collect());
         }
@@ -382,7 +392,8 @@ fn config(
     let pair = pairs.get(file);
     let of_script = pair.map(|p| (p.provisioner.clone(), NamedBy::Script(p.clone())));
     let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
-        let reason = "it names no provisioner; write `provisioner: roles/overlay/NAME`";
+        let reason = "it names no provisioner; to make an image of it, write `provisioner: \
+                      roles/overlay/NAME` in it";
         return Ok(Err(reason.to_owned()));
     };
     let provisioner = provisioner.trim_end_matches('/').to_owned();
@@ -470,7 +481,17 @@ fn variables(node: &YamlNode) -> impl Iterator<Item = (String, YamlNode)> {
     entries.iter().map(|(key, node)| (key.name.clone(), node.clone()))
 }
 
-/// Reads a file with variables for all images. Adds a note and returns `None` if it is encrypted.
+/// Returns whether a value, or a part of it, is encrypted.
+fn is_encrypted(node: &YamlNode) -> bool {
+    match &node.value {
+        YamlValue::Scalar { text, .. } => text.starts_with(VAULT_MARK),
+        YamlValue::List(nodes) => nodes.iter().any(is_encrypted),
+        YamlValue::Map(entries) => entries.iter().any(|(_, node)| is_encrypted(node)),
+    }
+}
+
+/// Reads a file with variables for all images. Adds a note and returns `None` if it is encrypted or
+/// not YAML.
 fn read(
     folder: &Path,
     file: &Path,
@@ -483,7 +504,13 @@ fn read(
         notes.push(Note::of_file(file, text));
         return Ok(None);
     }
-    Ok(Some(YamlDocument::parse(&folder.join(file), text)?))
+    match YamlDocument::parse_ansible(&folder.join(file), text) {
+        Ok(document) => Ok(Some(document)),
+        Err(error) => {
+            notes.push(Note::from_error(file, "left out", &error));
+            Ok(None)
+        }
+    }
 }
 
 /// Reads the text of a file of the tree.

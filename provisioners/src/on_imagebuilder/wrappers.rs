@@ -170,7 +170,7 @@ impl Wrappers {
         notes: &mut Vec<Note>,
     ) -> Result<(), ImportError> {
         let text = tree::text(folder, file)?;
-        let document = match YamlDocument::parse(file, text) {
+        let document = match YamlDocument::parse_ansible(file, text) {
             Ok(document) => document,
             Err(error) => {
                 notes.push(Note::from_error(file, "the playbook is not converted", &error));
@@ -236,7 +236,7 @@ impl Wrappers {
         }
         self.cleanup.exists = true;
         let text = tree::text(folder, file)?;
-        let Ok(document) = YamlDocument::parse(file, text) else { return Ok(()) };
+        let Ok(document) = YamlDocument::parse_ansible(file, text) else { return Ok(()) };
         for task in tasks(&document.root) {
             let removed = removed_paths(&task);
             if removed.is_empty() {
@@ -363,7 +363,7 @@ fn note_unknown_tasks(
     notes: &mut Vec<Note>,
 ) -> Result<(), ImportError> {
     let text = tree::text(folder, file)?;
-    if let Ok(document) = YamlDocument::parse(file, text) {
+    if let Ok(document) = YamlDocument::parse_ansible(file, text) {
         for task in tasks(&document.root) {
             note_unless_known(&task, false, file, notes);
         }

@@ -80,7 +80,7 @@ fn search(
     let Ok(text) = String::from_utf8(bytes) else { return Ok((String::new(), found)) };
     let is_config = tree.configs.iter().any(|config| config.file == file);
     if is_config || tree::is_yaml(file) && (in_part("tasks") || in_part("handlers")) {
-        match YamlDocument::parse(file, text.clone()) {
+        match YamlDocument::parse_ansible(file, text.clone()) {
             Ok(document) if is_config => packages::search_variables(&document, &text, &mut found),
             Ok(document) => {
                 syntax::search_tasks(&document, &text, &mut found);
@@ -97,7 +97,7 @@ fn search(
         // YAML counts a lone carriage return as the end of a line.
         let has_other_lines = text.replace("\r\n", "\n").contains('\r');
         // An edit of one line may not suit YAML of an unusual form.
-        let is_valid = |edits: &[LineEdit]| YamlDocument::parse(file, apply(&text, edits)).is_ok();
+        let is_valid = |edits: &[LineEdit]| YamlDocument::parse_ansible(file, apply(&text, edits)).is_ok();
         for found in found.iter_mut().filter(|found| !is_valid(&found.edits)) {
             found.edits.clear();
         }

@@ -12,13 +12,14 @@ use crate::on_imagebuilder::tree::{self, ImagebuilderTree};
 use crate::on_imagebuilder::{ImportError, Note};
 
 /// Removed keys: the key, the key that replaces it, and text about the removal.
-const REMOVED_KEYS: [(&str, Option<&str>, &str); 6] = [
+const REMOVED_KEYS: [(&str, Option<&str>, &str); 7] = [
     ("sudo", Some("become"), "was removed from Ansible: write `become: true`"),
     ("sudo_user", Some("become_user"), "was removed from Ansible: write `become_user`"),
     ("sudo_pass", None, "was removed from Ansible: delete it"),
     ("su", None, "was removed from Ansible: write `become: true` and `become_method: su`"),
     ("su_user", Some("become_user"), "was removed from Ansible: write `become_user`"),
     ("always_run", None, "was removed from Ansible: write `check_mode: false`"),
+    ("only_if", None, "was removed from Ansible: write the condition to `when`"),
 ];
 
 /// Keys that loop over a single list or mapping.
@@ -29,6 +30,15 @@ const LOOP_KEYS: [&str; 6] = [
     "with_flattened",
     "with_indexed_items",
     "with_random_choice",
+];
+
+/// Keys that loop over several lists, and how many of the first ones may be variables.
+const LOOP_KEYS_OF_LISTS: [(&str, usize); 4] = [
+    ("with_nested", usize::MAX),
+    ("with_cartesian", usize::MAX),
+    ("with_together", usize::MAX),
+    // The second element is the name of a key.
+    ("with_subelements", 1),
 ];
 
 /// Obsolete filters, and the tests that replace them.
@@ -118,6 +128,21 @@ fn search_key(
         let edit = old.and_then(|old| LineEdit::replace_from(text, at, &old, &instead));
         let problem = format!("`{name}: {bare}` is text and not a variable: write `{instead}`");
         found.push(Obsolete::new(line, problem, edit));
+    } else if let Some((_, count)) = LOOP_KEYS_OF_LISTS.iter().find(|(key, _)| *key == name)
+        && let YamlValue::List(lists) = &value.value
+    {
+        for list in lists.iter().take(*count) {
+            let YamlValue::Scalar { text: bare, plain: true } = &list.value else { continue };
+            if !is_bare(bare) || is_file_name(bare) || bare.contains(['\\', '"']) {
+                continue;
+            }
+            let line = list.span.line;
+            let instead = format!("\"{{{{ {bare} }}}}\"");
+            let edit = LineEdit::replace_from(text, (line, list.span.column), bare, &instead);
+            let problem =
+                format!("`{bare}` in `{name}` is text and not a variable: write `{instead}`");
+            found.push(Obsolete::new(line, problem, edit));
+        }
     } else if matches!(name, "when" | "changed_when" | "failed_when" | "until") {
         for condition in value.list().unwrap_or_default() {
             let YamlValue::Scalar { text: condition_text, .. } = &condition.value else { continue };
@@ -222,7 +247,7 @@ fn note_overridden_in(
     notes: &mut Vec<Note>,
 ) -> Result<(), ImportError> {
     let text = tree::text(&tree.folder, file)?;
-    let Ok(document) = YamlDocument::parse(file, text) else { return Ok(()) };
+    let Ok(document) = YamlDocument::parse_ansible(file, text) else { return Ok(()) };
     let YamlValue::Map(entries) = &document.root.value else { return Ok(()) };
     for (key, _) in entries {
         let of_all = tree.globals.iter().find(|global| global.name == key.name);
@@ -329,6 +354,14 @@ mod tests {
 - {name: is it installed, apt: {name: x, state: installed}, when: r|failed, sudo: yes}
 - apt: name=x state='installed'
 - npm: name=y state=installed
+- user: name={{ item[0] }} groups={{ item[1] }}
+  with_nested: [users, [a, b]]
+- user: name={{ item.0.name }} comment={{ item.1 }}
+  with_subelements:
+    - users
+    - keys
+- command: true
+  only_if: $x
 ",
         );
         let wanted = [
@@ -350,6 +383,9 @@ mod tests {
             "17: `sudo` was removed from Ansible: write `become: true`",
             "17: `state: installed` was removed: write `state: present`",
             "18: `state: installed` was removed: write `state: present`",
+            "21: `users` in `with_nested` is text and not a variable: write `\"{{ users }}\"`",
+            "24: `users` in `with_subelements` is text and not a variable: write `\"{{ users }}\"`",
+            "27: `only_if` was removed from Ansible: write the condition to `when`",
         ];
         assert_eq!(found, wanted);
         assert_eq!(
@@ -373,11 +409,22 @@ mod tests {
 - {name: is it installed, apt: {name: x, state: present}, when: r is failed, become: yes}
 - apt: name=x state='installed'
 - npm: name=y state=installed
+- user: name={{ item[0] }} groups={{ item[1] }}
+  with_nested: [\"{{ users }}\", [a, b]]
+- user: name={{ item.0.name }} comment={{ item.1 }}
+  with_subelements:
+    - \"{{ users }}\"
+    - keys
+- command: true
+  only_if: $x
 "
         );
         assert_eq!(
             search(&fixed).0,
-            ["18: `state: installed` was removed: write `state: present`"]
+            [
+                "18: `state: installed` was removed: write `state: present`",
+                "27: `only_if` was removed from Ansible: write the condition to `when`",
+            ]
         );
     }
 
