@@ -19,7 +19,7 @@ use crate::image::drivers;
 use crate::root::machine::RootMachine;
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
-use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
+use crate::sandbox::{CommandSpec, Network, Signals, default_environment, relay};
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
@@ -39,7 +39,7 @@ pub fn build(
     }
     let job = BuildJob::new(image, options, reporter)?;
     let signals = Signals::take()?;
-    let privilege = Privilege::detect()?;
+    let privilege = options.root.select_privilege()?;
     let root = job.compose()?.start(privilege)?;
     job.finish(root, signals)
 }
@@ -59,7 +59,7 @@ pub fn forecast(
     let Some(layers) = image.source.layers().filter(|_| has_packages) else { return Ok(()) };
     let signals = Signals::take()?;
     let root = root_options(image, options, layers.paths(), XattrSupport::None);
-    let root = UnstartedRoot::new(root)?.start(Privilege::detect()?)?;
+    let root = UnstartedRoot::new(root)?.start(options.root.select_privilege()?)?;
     let mut environment = default_environment(std::env::vars_os());
     root.add_environment(&mut environment);
     let mut machine = RootMachine::new(&root, &signals, environment)?;

@@ -38,12 +38,13 @@ pub(super) fn build(
     let mut job = BuildJob::new(image, options, reporter)?;
     // Reports a difference between the base and its source.
     let mut warn = |note: String| reporter.warning(&note);
-    let privilege = Privilege::detect()?;
+    let privilege = options.root.select_privilege()?;
     let composed = job.compose()?;
     match root {
         Root::Debian(debootstrap) => {
             let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
-            let output = install(debootstrap, proxy, job.epoch, log, composed.tree(), reporter)?;
+            let (epoch, tree) = (job.epoch, composed.tree());
+            let output = install(debootstrap, proxy, epoch, log, &privilege, tree, reporter)?;
             job.first_log = format!("=== mmdebstrap\n{output}").into_bytes();
             remove_copies(composed.mounted_tree())?;
         }
@@ -80,6 +81,7 @@ fn install(
     proxy: Option<&str>,
     epoch: Option<u64>,
     log: Option<&Path>,
+    privilege: &Privilege,
     tree: &Tree,
     reporter: &Arc<dyn Reporter>,
 ) -> Result<String, BuildError> {
@@ -87,7 +89,7 @@ fn install(
         "installing {} ({}) with mmdebstrap",
         debootstrap.release, debootstrap.variant
     ));
-    let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch, reporter)?;
+    let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch, privilege, reporter)?;
     let stream = mmdebstrap.child.stdout.take();
     let stream = stream.ok_or_else(|| std::io::Error::other("no output pipe"))?;
     let imported =
@@ -186,6 +188,21 @@ const ROOT_NAMESPACES: [&str; 8] =
 /// Shell script for the first process in the namespaces.
 const ROOT_SCRIPT: &str = r#""$0" "$@"; exit $?"#;
 
+/// Shell script that executes mmdebstrap in a root with a single id. The kernel rejects devpts with
+/// the owner that mmdebstrap gives it.
+const OUTSIDE_SCRIPT: &str = r#"export TMPDIR="$OVERCOAT_ROOT/tmp"
+mkdir "$TMPDIR/bin" && cat >"$TMPDIR/bin/mount" <<'EOF' && chmod 755 "$TMPDIR/bin/mount" || exit
+#!/bin/sh
+PATH=${PATH#*:}
+for argument; do
+    shift
+    case $argument in *,uid=5,*) argument="${argument%%,uid=5,*},${argument#*,uid=5,}" ;; esac
+    set -- "$@" "$argument"
+done
+exec mount "$@"
+EOF
+PATH="$TMPDIR/bin:$PATH" exec "$0" "$@""#;
+
 /// Hook that replaces the programs that start services by stubs, before packages other than the
 /// essential ones are configured. mmdebstrap replaces some too, but before it installs them.
 const STUBS_HOOK: &str = r##"cd "$1" || exit
@@ -216,6 +233,7 @@ impl Mmdebstrap {
         from: &Debootstrap,
         proxy: Option<&str>,
         epoch: Option<u64>,
+        privilege: &Privilege,
         reporter: &Arc<dyn Reporter>,
     ) -> Result<Self, BuildError> {
         let program = find_program("mmdebstrap")
@@ -224,7 +242,23 @@ impl Mmdebstrap {
         command.args(["-c", WATCHER_SCRIPT]).process_group(0);
         // Maintainer scripts see the environment of mmdebstrap.
         command.env_clear().envs(default_environment(std::env::vars_os()));
-        if rustix::process::geteuid().is_root() {
+        let folder = temporary_folder()?;
+        if *privilege == Privilege::None {
+            // A root in memory, in which all owners can be recorded.
+            let layer = folder.join("empty");
+            std::fs::create_dir(&layer)?;
+            command.arg(format!("/proc/{}/exe", std::process::id())).args([
+                "run",
+                "--privilege",
+                "none",
+                "--outside",
+            ]);
+            if let Some(epoch) = epoch {
+                command.arg(format!("--env=SOURCE_DATE_EPOCH={epoch}"));
+            }
+            command.arg(layer).args(["--", "sh", "-c", OUTSIDE_SCRIPT]);
+            command.arg(program).arg("--mode=root");
+        } else if rustix::process::geteuid().is_root() {
             let unshare = find_program("unshare")
                 .ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
             command.arg(unshare).args(ROOT_NAMESPACES).arg(ROOT_SCRIPT).arg(program);
@@ -265,7 +299,6 @@ impl Mmdebstrap {
         if let Some(epoch) = epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
         }
-        let folder = temporary_folder()?;
         command.env("TMPDIR", &folder);
         command.arg(&from.release).arg("-").args(&from.mirrors);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

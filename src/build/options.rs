@@ -10,8 +10,9 @@ use provisioners::image::ImageLocation;
 use super::error::BuildError;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, default_upper_limit};
-use crate::sandbox::{Bind, Network};
+use crate::sandbox::{Bind, Network, Privilege, PrivilegeChoice, SandboxError, SelectedPrivilege};
 use crate::seal::{ArchiveFormat, Format, SealOptions};
+use crate::text::error::describe;
 
 /// The settings of an image's build.
 #[derive(Clone, Debug)]
@@ -41,11 +42,28 @@ pub struct RootSettings {
     pub upper_size: Option<u64>,
     /// The host's files and directories to show inside.
     pub binds: Vec<Bind>,
+    /// The privilege to use.
+    pub privilege: PrivilegeChoice,
     /// Called with lines for the user while commands run.
     pub report: ReportFn,
 }
 
 impl RootSettings {
+    /// Returns the privilege to use. Reports why a higher one is not available.
+    ///
+    /// # Errors
+    /// Returns the missing requirement, and how to meet it.
+    pub(crate) fn select_privilege(&self) -> Result<Privilege, SandboxError> {
+        let SelectedPrivilege { privilege, declined } = self.privilege.select()?;
+        tracing::info!(privilege = privilege.name(), "selected");
+        if let Some(declined) = declined {
+            let hint = declined.hint().map_or(String::new(), |hint| format!("; for these: {hint}"));
+            let text = format!("working without subordinate ids: {}{hint}", describe(&declined));
+            self.report.call(&text);
+        }
+        Ok(privilege)
+    }
+
     /// Returns the options of a root. `network` and `upper_size` are the values of an image file,
     /// which these settings override.
     pub(crate) fn root(

@@ -5,11 +5,13 @@ use nix::unistd::Uid;
 use super::{DoctorFinding, DoctorState};
 use crate::root::supervise::ReportFn;
 use crate::root::{RootError, RootOptions, UnstartedRoot, default_upper_limit};
-use crate::sandbox::{Network, Privilege, SandboxError, probe, users_may_share};
+use crate::sandbox::{Network, Privilege, PrivilegeChoice, SandboxError, probe, users_may_share};
 use crate::text::error::describe;
 
 /// The commands that run something in a root.
 const ROOT_COMMANDS: &str = "build, run, shell";
+/// The consequence of missing subordinate ids.
+const SINGLE_ID: &str = "builds work with a single id, with the same bytes, but more slowly";
 /// The highest id that Debian and its packages use.
 const MAX_DEBIAN_ID: u32 = 65534;
 
@@ -24,9 +26,11 @@ pub(super) fn findings() -> Vec<DoctorFinding> {
         probe::fuse_device().map(|()| "/dev/fuse opens".to_owned()),
     ));
     match root {
-        true => findings.extend([rights(), notification()]),
+        true if probe::root().is_ok() => findings.extend([rights(), notification()]),
+        true => findings.extend([rights(), user_namespaces(), notification()]),
         false => findings.extend([user_namespaces(), programs(), ids(), notification()]),
     }
+    findings.push(privilege());
     findings.push(sandbox(super::is_ready(&findings)));
     // These run in forked processes: no threads may exist.
     findings.extend([mount(root), memory(), container()]);
@@ -51,15 +55,24 @@ fn kernel() -> DoctorFinding {
     }
 }
 
+/// Returns the privilege that commands use.
+fn privilege() -> DoctorFinding {
+    let message = PrivilegeChoice::Auto
+        .select()
+        .map(|selected| format!("commands use the privilege `{}`", selected.privilege.name()));
+    DoctorFinding::from_result("privilege", ROOT_COMMANDS, DoctorState::Fault, message)
+}
+
 fn rights() -> DoctorFinding {
     let message =
         "running as root with the capability to mount; no user namespace is needed".to_owned();
     DoctorFinding::from_result(
         "rights",
-        ROOT_COMMANDS,
-        DoctorState::Fault,
+        "the privilege `root`",
+        DoctorState::Lacks,
         probe::root().map(|()| message),
     )
+    .without("builds need a user namespace")
 }
 
 fn user_namespaces() -> DoctorFinding {
@@ -78,18 +91,19 @@ fn programs() -> DoctorFinding {
     let message = "newuidmap and newgidmap are installed".to_owned();
     DoctorFinding::from_result(
         "id programs",
-        ROOT_COMMANDS,
-        DoctorState::Fault,
+        "the privilege `subordinate`",
+        DoctorState::Lacks,
         probe::mappers().map(|()| message),
     )
-    .without("only root can build")
+    .without(SINGLE_ID)
 }
 
 /// Tests subordinate ids and mapping them in a namespace.
 fn ids() -> DoctorFinding {
     let finding = |tried| {
-        DoctorFinding::from_result("subordinate ids", ROOT_COMMANDS, DoctorState::Fault, tried)
-            .without("only root can build")
+        let purpose = "the privilege `subordinate`";
+        DoctorFinding::from_result("subordinate ids", purpose, DoctorState::Lacks, tried)
+            .without(SINGLE_ID)
     };
     let (uids, gids) = match probe::subordinate_ids() {
         Ok(ids) => ids,

@@ -32,9 +32,10 @@ use provisioners::machine::CALLBACK_NAME;
 
 use super::LookupCallback;
 use super::allocator::{HighWater, trim_heaps};
+use super::callers::Callers;
 use super::errno::errno_of;
 use super::faults::Faults;
-use super::owners::OVERFLOW_ID;
+use super::owners::owner_of_copied_device;
 use super::poller::DevicePoller;
 use super::setcap;
 use super::view::{OwnedView, file_type, time_from_kernel};
@@ -52,6 +53,7 @@ const WORKER_READ_BYTES: u32 = 64 << 10;
 pub(super) struct Adapter {
     tree: Arc<Tree>,
     view: OwnedView,
+    callers: Callers,
     workers: WorkerPool,
     poller: DevicePoller,
     faults: Arc<Faults>,
@@ -77,12 +79,14 @@ impl Adapter {
     pub(super) fn new(
         tree: Arc<Tree>,
         view: OwnedView,
+        callers: Callers,
         workers: WorkerPool,
         poller: DevicePoller,
         faults: Arc<Faults>,
         callback: Arc<OnceLock<LookupCallback>>,
     ) -> Self {
-        Adapter { tree, view, workers, poller, faults, held: HighWater::default(), callback }
+        let held = HighWater::default();
+        Adapter { tree, view, callers, workers, poller, faults, held, callback }
     }
 
     /// Runs the callback, then answers with `ENOENT`. The kernel does not cache this answer: each
@@ -112,8 +116,18 @@ impl Adapter {
         self.view.owners.note_path(&self.tree, ino);
     }
 
-    fn make(&self, parent: INodeNo, name: &OsStr, node: &MknodArgs<'_>, reply: ReplyEntry) {
+    fn make(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        node: &MknodArgs<'_>,
+        reply: ReplyEntry,
+    ) {
         let _request = self.poller.request();
+        if let Err(errno) = self.callers.may_add(req, &self.tree, Ino(parent.0)) {
+            return reply.error(errno);
+        }
         answer!(self, reply, self.tree.mknod(Ino(parent.0), name.as_bytes(), node),
             entry => self.reply_entry(reply, &entry));
     }
@@ -126,30 +140,15 @@ impl Adapter {
         }
     }
 
-    /// Returns the owner to set on a device. The devices in the sandbox's `/dev` are the host's,
-    /// and without root their owner is shown as the overflow id: a copy gets root as owner, as with
-    /// root.
-    fn owner_of_copied_device(
-        &self,
-        ino: Ino,
-        uid: Option<u32>,
-        gid: Option<u32>,
-    ) -> (Option<u32>, Option<u32>) {
-        let is_overflow = |id: Option<u32>| id == Some(OVERFLOW_ID);
-        let is_copy = self.view.view.unprivileged
-            && (is_overflow(uid) || is_overflow(gid))
-            && self.tree.attr(ino).is_ok_and(|attr| attr.kind.is_device());
-        let owner = |id: Option<u32>| if is_copy && is_overflow(id) { Some(0) } else { id };
-        (owner(uid), owner(gid))
-    }
-
     /// Clears the set-group-id bit of a file whose group an unprivileged caller is not in, as
     /// setting a mode or an ACL does. The kernel's flag for it is in a part of the request that
     /// fuser does not pass on; of the caller's groups, the request has only the first.
     fn clear_setgid(&self, req: &Request, ino: Ino) {
         let Ok(attr) = self.tree.attr(ino) else { return };
-        let (_, group) = self.view.real_owner(req.uid(), req.gid());
-        if attr.mode & 0o2000 != 0 && req.uid() != 0 && group != attr.gid {
+        if attr.mode & 0o2000 != 0
+            && !self.callers.is_root(req)
+            && self.callers.group(req) != attr.gid
+        {
             let set = SetAttr { mode: Some(attr.mode & !0o2000), ..SetAttr::default() };
             let _ = self.tree.set_attr(ino, &set);
         }
@@ -250,7 +249,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -263,8 +262,21 @@ impl Filesystem for Adapter {
         // A request that truncates changes the content. One without changes announces that an
         // unprivileged process, or one in a user namespace, will do so. Root keeps the bits, as on
         // the machine, also in a user namespace.
-        let by_user = (size.is_some() || nothing) && req.uid() != 0;
-        let (uid, gid) = self.owner_of_copied_device(Ino(ino.0), uid, gid);
+        let by_user = (size.is_some() || nothing) && !self.callers.is_root(req);
+        // A process that has the file open had the right to write it.
+        let truncates = size.is_some() && fh.is_none();
+        let to_now = |time: Option<TimeOrNow>| time.is_none_or(|time| time == TimeOrNow::Now);
+        let to_now = to_now(atime) && to_now(mtime);
+        let needs_owner = mode.is_some() || uid.is_some() || gid.is_some() || times && !to_now;
+        if (needs_owner || truncates || times)
+            && let Err(errno) = self.callers.may_set(req, &self.tree, Ino(ino.0), !needs_owner)
+        {
+            return reply.error(errno);
+        }
+        let (uid, gid) = match self.view.view.unprivileged {
+            true => owner_of_copied_device(&self.tree, Ino(ino.0), uid, gid),
+            false => (uid, gid),
+        };
         let real_uid = uid.map(|uid| self.view.real_user(uid));
         let real_gid = gid.map(|gid| self.view.real_group(gid));
         let (Some(real_uid), Some(real_gid)) = (transposed(real_uid), transposed(real_gid)) else {
@@ -273,7 +285,7 @@ impl Filesystem for Adapter {
         };
         let set = SetAttr {
             drop_setid: by_user || uid.is_some() || gid.is_some(),
-            changed_by_group: by_user.then(|| self.view.real_owner(0, req.gid()).1),
+            changed_by_group: by_user.then(|| self.callers.group(req)),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
             uid: real_uid,
             gid: real_gid,
@@ -308,11 +320,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = FileType::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
+        let (uid, gid) = self.callers.owner(req);
         let rdev = Device::from_u32(rdev);
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
         let node = MknodArgs { rdev, umask, ..MknodArgs::plain(kind, mode, uid, gid) };
-        self.make(parent, name, &node, reply);
+        self.make(req, parent, name, &node, reply);
     }
 
     fn mkdir(
@@ -324,10 +336,10 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
+        let (uid, gid) = self.callers.owner(req);
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
         let node = MknodArgs { umask, ..MknodArgs::directory(mode, uid, gid) };
-        self.make(parent, name, &node, reply);
+        self.make(req, parent, name, &node, reply);
     }
 
     fn symlink(
@@ -339,23 +351,31 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = target.as_os_str().as_bytes();
-        let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
-        self.make(parent, name, &MknodArgs::symlink(target, uid, gid), reply);
+        let (uid, gid) = self.callers.owner(req);
+        self.make(req, parent, name, &MknodArgs::symlink(target, uid, gid), reply);
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _request = self.poller.request();
+        if let Err(errno) = self.callers.may_remove(req, &self.tree, Ino(parent.0), name.as_bytes())
+        {
+            return reply.error(errno);
+        }
         answer!(self, reply, self.tree.unlink(Ino(parent.0), name.as_bytes()), () => reply.ok());
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _request = self.poller.request();
+        if let Err(errno) = self.callers.may_remove(req, &self.tree, Ino(parent.0), name.as_bytes())
+        {
+            return reply.error(errno);
+        }
         answer!(self, reply, self.tree.rmdir(Ino(parent.0), name.as_bytes()), () => reply.ok());
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -374,6 +394,13 @@ impl Filesystem for Adapter {
             // RENAME_WHITEOUT would make a visible whiteout; kernel overlayfs refuses it too.
             return reply.error(Errno::EINVAL);
         };
+        for (dir, name) in [(parent, name), (new_parent, new_name)] {
+            if let Err(errno) =
+                self.callers.may_remove(req, &self.tree, Ino(dir.0), name.as_bytes())
+            {
+                return reply.error(errno);
+            }
+        }
         let renamed = self.tree.rename(
             Ino(parent.0),
             name.as_bytes(),
@@ -384,8 +411,11 @@ impl Filesystem for Adapter {
         answer!(self, reply, renamed, () => reply.ok());
     }
 
-    fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _request = self.poller.request();
+        if let Err(errno) = self.callers.may_add(req, &self.tree, Ino(parent.0)) {
+            return reply.error(errno);
+        }
         answer!(self, reply, self.tree.link(Ino(ino.0), Ino(parent.0), name.as_bytes()),
             entry => self.reply_entry(reply, &entry));
     }
@@ -485,9 +515,8 @@ impl Filesystem for Adapter {
         let _request = self.poller.request();
         let ino = Ino(ino.0);
         // The kernel sets the flag for each process in a user namespace.
-        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && req.uid() != 0 {
-            let (_, group) = self.view.real_owner(req.uid(), req.gid());
-            let _ = self.tree.drop_setid(ino, group);
+        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && !self.callers.is_root(req) {
+            let _ = self.tree.drop_setid(ino, self.callers.group(req));
         }
         // The kernel computes the end of the file from its cache. If this request makes a lent file
         // the image's own, its end is elsewhere.

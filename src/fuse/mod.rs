@@ -3,6 +3,7 @@
 //! - `adapter`: translates requests to calls and errors to errno.
 //! - `view`: attributes as one mount shows them.
 //! - `allocator`: returns freed memory to the system.
+//! - `callers`: the ids of the processes that make requests.
 //! - `faults`: errors of a served mount, to report later.
 //! - `poller`: how the thread that reads the device waits for the next request.
 //! - `owners`: aliases for owners that the mount's user namespace does not map.
@@ -16,6 +17,7 @@
 
 mod adapter;
 mod allocator;
+mod callers;
 mod errno;
 mod faults;
 mod owners;
@@ -35,11 +37,13 @@ use fuser::{Config, Notifier, Session, SessionACL};
 pub use allocator::settle_allocator;
 pub(crate) use errno::errno_of;
 pub use faults::{Faults, LostData};
-pub(crate) use owners::OVERFLOW_ID;
 pub use owners::{ForeignOwners, OwnerAliases};
+pub(crate) use owners::{OVERFLOW_ID, owner_of_copied_device};
 pub use view::View;
 
+use crate::sandbox::CredentialTable;
 use adapter::Adapter;
+use callers::Callers;
 use poller::DevicePoller;
 use view::OwnedView;
 use workers::WorkerPool;
@@ -69,13 +73,28 @@ impl std::fmt::Debug for Serving {
 /// # Errors
 /// Fails if the protocol cannot be negotiated with the kernel, or a thread cannot be started.
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
+    serve_for(tree, device, view, None)
+}
+
+/// As [`serve`], for processes whose credentials only the daemon knows.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) fn serve_for(
+    tree: Arc<Tree>,
+    device: OwnedFd,
+    view: View,
+    credentials: Option<Arc<CredentialTable>>,
+) -> io::Result<Serving> {
     let poller = DevicePoller::new(&device)?;
     let faults = Arc::new(Faults::default());
     let callback = Arc::new(OnceLock::new());
     let view = OwnedView::new(view);
     let owners = view.owners.clone();
+    let callers = Callers::new(view.clone(), credentials);
+    let workers = WorkerPool::start()?;
     let adapter =
-        Adapter::new(tree, view, WorkerPool::start()?, poller, faults.clone(), callback.clone());
+        Adapter::new(tree, view, callers, workers, poller, faults.clone(), callback.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second thread takes. Slow requests go to the workers.
     let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;

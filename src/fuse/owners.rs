@@ -183,6 +183,21 @@ impl OwnerAliases {
     }
 }
 
+/// Returns the owner to set on an object. The devices in the sandbox's `/dev` are the host's, and
+/// without root their owner is shown as the overflow id: a copy gets root as owner, as with root.
+pub(crate) fn owner_of_copied_device(
+    tree: &Tree,
+    ino: Ino,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> (Option<u32>, Option<u32>) {
+    let is_overflow = |id: Option<u32>| id == Some(OVERFLOW_ID);
+    let is_copy = (is_overflow(uid) || is_overflow(gid))
+        && tree.attr(ino).is_ok_and(|attr| attr.kind.is_device());
+    let owner = |id: Option<u32>| if is_copy && is_overflow(id) { Some(0) } else { id };
+    (owner(uid), owner(gid))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -202,8 +202,14 @@ impl UnstartedRoot {
     /// Fails if the sandbox cannot be set up, or the tree cannot be served.
     pub(crate) fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
         let UnstartedRoot { mounted_tree, layers, options } = self;
-        let max_id = privilege.max_uid().min(privilege.max_gid());
-        let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
+        let view = match privilege {
+            // The kernel sees everything as owned by the one id that it maps.
+            Privilege::None => View { max_id: u32::MAX, owner: Some((0, 0)), unprivileged: true },
+            _ => {
+                let max_id = privilege.max_uid().min(privilege.max_gid());
+                View { max_id, owner: None, unprivileged: privilege != Privilege::Root }
+            }
+        };
         let mut plan =
             Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
         lay_mount_points(&mounted_tree, &plan)?;
@@ -212,7 +218,9 @@ impl UnstartedRoot {
         plan.hostname.clone_from(&shown.hostname);
 
         let mut starting = Sandbox::fork(plan)?;
-        let serving = fuse::serve(mounted_tree.tree().clone(), starting.fuse_fd(), view)
+        let tree = mounted_tree.tree().clone();
+        let credentials = starting.credentials();
+        let serving = fuse::serve_for(tree, starting.fuse_fd(), view, credentials)
             .map_err(RootError::Serve)?;
         mounted_tree.set_notifier(serving.notifier().clone());
         let loans = Arc::new(Mutex::new(loans));
@@ -340,6 +348,7 @@ pub fn lay_mount_points(mounted_tree: &MountedTree, plan: &Plan) -> Result<(), R
         let path = [b"/", point.path.as_os_str().as_bytes()].concat();
         let there = mounted_tree.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);
         match (point.kind, there) {
+            (MountPointKind::Scratch, _) => mounted_tree.make_scratch_directory(&path)?,
             (MountPointKind::Directory, Some(FileType::Directory)) => {}
             (MountPointKind::Directory, _) => {
                 mounted_tree.make_directories(&path, CreateAs::ScratchEntry)?

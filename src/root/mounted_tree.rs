@@ -213,6 +213,21 @@ impl MountedTree {
         Ok(())
     }
 
+    /// Makes an empty directory that is in no delta, nor anything below it. Its parents are made as
+    /// [`CreateAs::ScratchEntry`].
+    ///
+    /// # Errors
+    /// As [`MountedTree::make_directories`].
+    pub fn make_scratch_directory(&self, path: &[u8]) -> Result<(), MountedTreeError> {
+        let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or_default();
+        self.make_directories(&path[..end], CreateAs::ScratchEntry)?;
+        let failed = |error: FsError| at(path)(error.into());
+        let resolved = self.tree.resolve(path, Follow::No).map_err(failed)?;
+        let node = MknodArgs::directory(0o755, 0, 0);
+        let made = self.create(resolved.parent, &resolved.name, &node, CreateAs::ScratchEntry);
+        made.map(drop).map_err(failed)
+    }
+
     fn create(
         &self,
         parent: Ino,

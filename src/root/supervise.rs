@@ -8,9 +8,11 @@ use fs_model::{Device, FileType, FsError, Ino};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::fuse::{OwnerAliases, errno_of};
+use provisioners::machine::CALLBACK_NAME;
+
+use crate::fuse::{OwnerAliases, errno_of, owner_of_copied_device};
 use crate::root::mounted_tree::MountedTree;
-use crate::sandbox::{Supervised, SupervisedInode, SupervisedKind};
+use crate::sandbox::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind};
 
 /// Number of recently found inodes that are kept alive, so that a walk can continue from each of
 /// them: more than a path can have components and links.
@@ -40,7 +42,7 @@ impl ReportFn {
         ReportFn(Arc::new(report))
     }
 
-    fn call(&self, line: &str) {
+    pub(crate) fn call(&self, line: &str) {
         (self.0)(line);
     }
 }
@@ -138,8 +140,35 @@ impl Supervised for SupervisedTree {
         Ok(SupervisedInode { ino: entry.ino.0, kind })
     }
 
+    fn has_effect(&self, dir: u64, name: &[u8]) -> bool {
+        dir == Ino::ROOT.0 && name == CALLBACK_NAME.as_bytes()
+    }
+
     fn parent(&self, dir: u64) -> Result<u64, Errno> {
         self.mounted_tree.tree().parent(Ino(dir)).map(|ino| ino.0).map_err(errno)
+    }
+
+    fn attributes(&self, ino: u64) -> Result<SupervisedAttributes, Errno> {
+        let attr = self.mounted_tree.tree().attr(Ino(ino)).map_err(errno)?;
+        let time = |time: fs_model::Time| (time.secs, time.nanos);
+        Ok(SupervisedAttributes {
+            mode: attr.st_mode(),
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: (attr.rdev.major, attr.rdev.minor),
+            size: attr.size,
+            blocks: attr.allocated.div_ceil(512),
+            atime: time(attr.atime),
+            mtime: time(attr.mtime),
+            ctime: time(attr.ctime),
+        })
+    }
+
+    fn is_script(&self, ino: u64) -> bool {
+        let mut start = [0; 2];
+        let read = self.mounted_tree.tree().read(Ino(ino), 0, &mut start);
+        read.is_ok() && start == *b"#!"
     }
 
     fn mknod(
@@ -167,6 +196,7 @@ impl Supervised for SupervisedTree {
         let ino = Ino(ino);
         let uid = uid.map(|uid| self.real_user(uid)).transpose()?;
         let gid = gid.map(|gid| self.real_group(gid)).transpose()?;
+        let (uid, gid) = owner_of_copied_device(self.mounted_tree.tree(), ino, uid, gid);
         let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
         self.mounted_tree.tree().set_attr(ino, &set).map_err(errno)?;
         self.mounted_tree.forget_inode(ino);

@@ -18,6 +18,9 @@ pub enum SandboxError {
     /// This process is root, but lacks the capability to mount.
     #[error("running as root, but without CAP_SYS_ADMIN: namespaces and mounts are not permitted")]
     RootWithoutCapabilities,
+    /// Programs that this process executes cannot gain privileges.
+    #[error("`newuidmap` cannot gain privileges from this process (no_new_privs)")]
+    NoNewPrivileges,
     /// `newuidmap` or `newgidmap` failed.
     #[error("{program} cannot map the ids: {message}")]
     IdMap {
@@ -98,9 +101,12 @@ impl SandboxError {
         match self {
             SandboxError::MissingRequirement(missing) => Some(missing.hint()),
             SandboxError::RootWithoutCapabilities => Some(
-                "run as an ordinary user with subordinate ids, or start the container with \
-                 --cap-add SYS_ADMIN --device /dev/fuse"
+                "start the container with --cap-add SYS_ADMIN --device /dev/fuse, or allow user \
+                 namespaces in it: --security-opt seccomp=unconfined --device /dev/fuse"
                     .to_owned(),
+            ),
+            SandboxError::NoNewPrivileges => Some(
+                "start it without NoNewPrivileges= or --security-opt no-new-privileges".to_owned(),
             ),
             SandboxError::Setup { hint, .. } | SandboxError::Unmount { hint, .. } => hint.clone(),
             SandboxError::Command { hint, .. } | SandboxError::Mount { hint, .. } => {

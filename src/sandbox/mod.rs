@@ -56,6 +56,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) use background::{
     ForkSide, end_with_parent, fork_process, receive_message, send_message,
@@ -67,9 +68,10 @@ pub use host_mount::{HostMount, MountOptions, unmount};
 pub(crate) use host_mount::{mounted_at, users_may_share};
 pub(crate) use image::map_image;
 pub use leftovers::Leftovers;
-pub use notify::{Supervised, SupervisedInode, SupervisedKind, Supervisor};
+pub(crate) use notify::{CredentialTable, EXECUTE, WRITE};
+pub use notify::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
-pub use privilege::{IdMap, Privilege};
+pub use privilege::{IdMap, Privilege, PrivilegeChoice, SelectedPrivilege};
 pub(crate) use privilege::{find_program, widening_command};
 pub(crate) use pty::Pty;
 pub use pty::relay;
@@ -113,6 +115,8 @@ pub struct Starting {
     fuse: Option<OwnedFd>,
     outside: Option<Outside>,
     loops: LoopFiles,
+    /// The credentials of processes, if the kernel does not know them.
+    credentials: Option<Arc<CredentialTable>>,
     plan: Plan,
 }
 
@@ -127,6 +131,8 @@ pub struct Sandbox {
     identity: SandboxIdentity,
     outside: Option<Outside>,
     loops: LoopFiles,
+    /// The credentials of processes, if the kernel does not know them.
+    credentials: Option<Arc<CredentialTable>>,
     plan: Plan,
 }
 
@@ -194,8 +200,9 @@ impl Sandbox {
         };
         drop(theirs);
         let stage = StageProcess { pid, waited: false };
+        let credentials = (plan.privilege == Privilege::None).then(Arc::default);
         let mut starting =
-            Starting { control: ours, stage, fuse: None, outside: None, loops, plan };
+            Starting { control: ours, stage, fuse: None, outside: None, loops, credentials, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.receive(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
@@ -220,6 +227,11 @@ impl Starting {
         self.fuse.take().expect("the FUSE descriptor can be taken only once")
     }
 
+    /// Returns the credentials of processes inside, if the kernel does not know them.
+    pub(crate) fn credentials(&self) -> Option<Arc<CredentialTable>> {
+        self.credentials.clone()
+    }
+
     /// Mounts everything else and starts pid 1. The root must be served by now.
     ///
     /// # Errors
@@ -237,6 +249,7 @@ impl Starting {
             identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
             outside: self.outside,
             loops: self.loops,
+            credentials: self.credentials,
             plan: self.plan,
         })
     }

@@ -21,7 +21,8 @@ use nix::unistd::{fchdir, symlinkat};
 
 use super::container_marks;
 use super::error::{Doing, StepResult};
-use super::plan::{Bind, Plan, inside_path};
+use super::plan::{Bind, Plan, TREE_RUN, TREE_TMP, inside_path};
+use super::privilege::Privilege;
 use super::sys;
 
 /// The device nodes in `/dev`. They are the host's, because a user namespace cannot make any.
@@ -67,17 +68,59 @@ impl HostTrees {
 
     /// Mounts everything but `/proc` in `root`.
     pub(super) fn attach(self, root: BorrowedFd<'_>, plan: &Plan) -> StepResult<()> {
+        let own = OwnDirectories::clone_all(root, plan)?;
         attach_dev(root, &self.devices, plan.privilege.max_gid())?;
         attach_sys(root)?;
-        let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
+        let run = own.attach(root, c"run", c"0755")?;
         make_directory(run.as_fd(), c"lock", 0o1777).doing("creating /run/lock")?;
         container_marks::write_container_files(run.as_fd())
             .doing("creating the container marks in /run")?;
-        tmpfs(root, c"tmp", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
+        own.attach(root, c"tmp", c"1777")?;
         for (bind, tree) in &self.binds {
             attach_bind(root, bind, tree.as_fd())?;
         }
         Ok(())
+    }
+}
+
+/// The content of `/run` and `/tmp`: file systems in memory. With a single id these would not hold
+/// other owners, so there it is directories of the tree that are in no delta.
+enum OwnDirectories {
+    InMemory,
+    InTree { run: OwnedFd, tmp: OwnedFd },
+}
+
+impl OwnDirectories {
+    /// Clones the directories of the tree, before `/dev` is mounted over them.
+    fn clone_all(root: BorrowedFd<'_>, plan: &Plan) -> StepResult<Self> {
+        if plan.privilege != Privilege::None {
+            return Ok(OwnDirectories::InMemory);
+        }
+        let clone = |path: &str| {
+            sys::c_string(path)
+                .and_then(|path| sys::clone_tree_at(Some(root), &path))
+                .doing("cloning a directory of the root")
+        };
+        Ok(OwnDirectories::InTree { run: clone(TREE_RUN)?, tmp: clone(TREE_TMP)? })
+    }
+
+    /// Mounts one of them, with this octal mode.
+    fn attach(&self, root: BorrowedFd<'_>, path: &CStr, mode: &CStr) -> StepResult<OwnedFd> {
+        let attributes = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
+        let tree = match self {
+            OwnDirectories::InMemory => return tmpfs(root, path, mode, attributes),
+            OwnDirectories::InTree { run, .. } if path == c"run" => run,
+            OwnDirectories::InTree { tmp, .. } => tmp,
+        };
+        let what = format!("mounting /{}", path.to_string_lossy());
+        let mode = mode.to_str().ok().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        let mode = Mode::from_bits_truncate(mode.unwrap_or(0o755));
+        sys::set_mount_attributes(tree.as_fd(), attributes).doing(&what)?;
+        fchmodat(tree, c".", mode, FchmodatFlags::FollowSymlink)
+            .map_err(io::Error::from)
+            .doing(&what)?;
+        sys::attach(tree.as_fd(), find_mount_point(root, path)?.as_fd()).doing(&what)?;
+        tree.try_clone().doing(&what)
     }
 }
 

@@ -49,6 +49,8 @@ pub enum MountPointKind {
     Directory,
     /// An ordinary file, empty as a rule.
     File,
+    /// An empty directory whose content is in no delta.
+    Scratch,
 }
 
 /// A path in the root where the sandbox mounts something.
@@ -81,10 +83,12 @@ impl Plan {
     /// Fails for a bind whose host path is missing, or whose inside path is not absolute, is the
     /// root, or contains `..`.
     pub fn mount_points(&self) -> Result<Vec<MountPoint>, SandboxError> {
-        let mut points: Vec<MountPoint> = SYSTEM_MOUNTS
-            .iter()
-            .map(|path| MountPoint { path: path.into(), kind: MountPointKind::Directory })
-            .collect();
+        let point = |kind| move |path: &&str| MountPoint { path: path.into(), kind };
+        let mut points: Vec<MountPoint> =
+            SYSTEM_MOUNTS.iter().map(point(MountPointKind::Directory)).collect();
+        if self.privilege == Privilege::None {
+            points.extend([TREE_RUN, TREE_TMP].iter().map(point(MountPointKind::Scratch)));
+        }
         let mut taken: Vec<PathBuf> = SYSTEM_MOUNTS.iter().map(PathBuf::from).collect();
         for bind in &self.binds {
             let path = inside_path(&bind.inside)?;
@@ -113,6 +117,11 @@ impl Plan {
 
 /// Directories that always have their own mount.
 pub(super) const SYSTEM_MOUNTS: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
+
+/// Directories of the tree that are shown as `/run` and `/tmp` where the sandbox has no file systems
+/// in memory for these. `/dev` is mounted over them.
+pub(super) const TREE_RUN: &str = "dev/.overcoat/run";
+pub(super) const TREE_TMP: &str = "dev/.overcoat/tmp";
 
 /// Returns an inside path as a clean relative path.
 pub(super) fn inside_path(inside: &Path) -> Result<PathBuf, SandboxError> {

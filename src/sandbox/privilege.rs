@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -50,6 +51,24 @@ impl IdMap {
         IdMap { ranges }
     }
 
+    /// Creates a map of each id to itself that exists in this process's own user namespace.
+    fn of_own_namespace(kind: &str) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/self/{kind}"))?;
+        let ranges = text.lines().filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
+            let (inside, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+            Some(IdRange { inside, outside: inside, count })
+        });
+        Ok(IdMap { ranges: ranges.collect() })
+    }
+
+    /// Returns the content of `/proc/PID/uid_map`.
+    fn to_file(&self) -> String {
+        let line =
+            |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
+        self.ranges.iter().map(line).collect()
+    }
+
     /// Returns the largest id that exists inside. The kernel rejects larger ones there.
     pub fn max(&self) -> u32 {
         self.ranges.iter().map(|range| range.inside + (range.count - 1)).max().unwrap_or(0)
@@ -71,9 +90,6 @@ impl IdMap {
 }
 
 /// The privilege that a sandbox is made with.
-///
-/// A third one, without subordinate ids, is possible: it would differ only in its maps (one id
-/// each) and in the calls that the supervisor answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Privilege {
     /// Real root: no user namespace, and the kernel itself makes device nodes.
@@ -86,20 +102,92 @@ pub enum Privilege {
         /// The map of group ids.
         gids: IdMap,
     },
+    /// A user namespace that maps one id. The supervisor answers all calls that read or change
+    /// owners, credentials and devices.
+    None,
+}
+
+/// A request for a privilege.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrivilegeChoice {
+    /// The highest that is available.
+    #[default]
+    Auto,
+    /// [`Privilege::Root`].
+    Root,
+    /// [`Privilege::Subordinate`].
+    Subordinate,
+    /// [`Privilege::None`].
+    None,
+}
+
+/// The privilege that a request leads to.
+#[derive(Debug)]
+pub struct SelectedPrivilege {
+    /// The privilege.
+    pub privilege: Privilege,
+    /// Why a higher one is not available.
+    pub declined: Option<SandboxError>,
+}
+
+impl PrivilegeChoice {
+    /// Returns the privilege that is available to this process.
+    ///
+    /// # Errors
+    /// Returns the missing requirement, and how to meet it.
+    pub fn select(self) -> Result<SelectedPrivilege, SandboxError> {
+        let only = |privilege| SelectedPrivilege { privilege, declined: None };
+        match self {
+            PrivilegeChoice::Root => Privilege::root().map(only),
+            PrivilegeChoice::Subordinate => Privilege::subordinate().map(only),
+            PrivilegeChoice::None => Privilege::none().map(only),
+            PrivilegeChoice::Auto => select_highest(),
+        }
+    }
+}
+
+/// Returns the highest available privilege. The error is that of the lowest one.
+fn select_highest() -> Result<SelectedPrivilege, SandboxError> {
+    let mut declined = None;
+    if Uid::effective().is_root() {
+        match Privilege::root() {
+            Ok(privilege) => return Ok(SelectedPrivilege { privilege, declined }),
+            Err(error) => declined = Some(error),
+        }
+    }
+    match Privilege::subordinate() {
+        Ok(privilege) => return Ok(SelectedPrivilege { privilege, declined }),
+        Err(error) => declined = declined.or(Some(error)),
+    }
+    Ok(SelectedPrivilege { privilege: Privilege::none()?, declined })
 }
 
 impl Privilege {
+    /// Returns the name of this privilege, as [`PrivilegeChoice`] has it on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Privilege::Root => "root",
+            Privilege::Subordinate { .. } => "subordinate",
+            Privilege::None => "none",
+        }
+    }
+
     /// Returns the highest privilege that is available to this process.
     ///
     /// # Errors
     /// Returns the missing requirement, and how to meet it.
     pub fn detect() -> Result<Self, SandboxError> {
+        Ok(PrivilegeChoice::Auto.select()?.privilege)
+    }
+
+    /// Returns the privilege of root.
+    ///
+    /// # Errors
+    /// Fails if this process is not root with the capability to mount.
+    pub fn root() -> Result<Self, SandboxError> {
         open_fuse_device()?;
-        if Uid::effective().is_root() {
-            check_root()?;
-            return Ok(Privilege::Root);
-        }
-        Self::subordinate()
+        check_root()?;
+        Ok(Privilege::Root)
     }
 
     /// Returns a user namespace with the subordinate ids of the calling user.
@@ -109,11 +197,30 @@ impl Privilege {
     pub fn subordinate() -> Result<Self, SandboxError> {
         open_fuse_device()?;
         user_namespaces_are_on()?;
+        if let Some((uids, gids)) = own_id_maps()? {
+            return Ok(Privilege::Subordinate { uids, gids });
+        }
         for program in ID_MAP_PROGRAMS {
             id_map_program(program)?;
+            if let Some(missing) = missing_rights(program) {
+                return Err(missing.into());
+            }
         }
         let (uids, gids) = subordinate_id_maps()?;
+        if !may_gain_privileges() {
+            return Err(SandboxError::NoNewPrivileges);
+        }
         Ok(Privilege::Subordinate { uids, gids })
+    }
+
+    /// Returns a user namespace with one id.
+    ///
+    /// # Errors
+    /// Returns the missing requirement, and how to meet it.
+    pub fn none() -> Result<Self, SandboxError> {
+        open_fuse_device()?;
+        user_namespaces_are_on()?;
+        Ok(Privilege::None)
     }
 
     /// Returns whether the sandbox has its own user namespace.
@@ -137,6 +244,7 @@ impl Privilege {
         match self {
             Privilege::Root => IdMap::identity(),
             Privilege::Subordinate { uids, .. } => uids.clone(),
+            Privilege::None => IdMap::subordinate(Uid::effective().as_raw(), &[]),
         }
     }
 
@@ -145,8 +253,24 @@ impl Privilege {
         match self {
             Privilege::Root => IdMap::identity(),
             Privilege::Subordinate { gids, .. } => gids.clone(),
+            Privilege::None => IdMap::subordinate(Gid::effective().as_raw(), &[]),
         }
     }
+}
+
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+
+/// Returns the id maps that root without the capability to mount can write itself; `None` for other
+/// users.
+fn own_id_maps() -> Result<Option<(IdMap, IdMap)>, SandboxError> {
+    let capabilities = effective_capabilities()?;
+    let may_map = capabilities.has(CAP_SETUID) && capabilities.has(CAP_SETGID);
+    if !Uid::effective().is_root() || !may_map {
+        return Ok(None);
+    }
+    let map = |kind| IdMap::of_own_namespace(kind).during("reading the ids of this namespace");
+    Ok(Some((map("uid_map")?, map("gid_map")?)))
 }
 
 /// Programs that write the id maps of a user namespace.
@@ -155,6 +279,26 @@ pub(super) const ID_MAP_PROGRAMS: [&str; 2] = ["newuidmap", "newgidmap"];
 /// Returns the path of one of these programs.
 pub(super) fn id_map_program(program: &str) -> Result<PathBuf, MissingRequirement> {
     find_program(program).ok_or_else(|| MissingRequirement::program(program, "uidmap"))
+}
+
+/// Returns the rights that `newuidmap` or `newgidmap` lacks, if that is the reason.
+pub(super) fn missing_rights(program: &'static str) -> Option<MissingRequirement> {
+    let path = id_map_program(program).ok()?;
+    let found = fs::metadata(&path).ok()?;
+    let capable = || {
+        let mut buffer = [0_u8; 64];
+        rustix::fs::getxattr(&path, "security.capability", &mut buffer[..]).is_ok()
+    };
+    let rights = found.permissions().mode() & 0o4000 != 0 || capable();
+    (!rights).then(|| {
+        let problem = format!("{} is not setuid and has no capabilities", path.display());
+        MissingRequirement::set_user_id(program, &problem)
+    })
+}
+
+/// Whether executing a program can gain privileges, which `newuidmap` and `fusermount3` require.
+pub(super) fn may_gain_privileges() -> bool {
+    nix::sys::prctl::get_no_new_privs().is_ok_and(|never| !never)
 }
 
 /// Returns the id maps that a user namespace of the calling user can have.
@@ -200,8 +344,23 @@ pub(crate) fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> 
     Some(format!("{command} {name}"))
 }
 
+/// Maps root in the user namespace of this process to the user and group that it had before.
+pub(super) fn map_single_id(uid: Uid, gid: Gid) -> io::Result<()> {
+    // Without this an unprivileged process cannot map a group (user_namespaces(7)).
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
 /// Writes the id maps of the user namespace of `pid`.
 pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
+    if own_id_maps()?.is_some() {
+        let write = |kind: &str, map: &IdMap| {
+            fs::write(format!("/proc/{pid}/{kind}"), map.to_file()).during("writing the id maps")
+        };
+        write("uid_map", uids)?;
+        return write("gid_map", gids);
+    }
     // Both at once: most of the time is spent starting the processes.
     let start = |program: &'static str, map: &IdMap| {
         Command::new(id_map_program(program)?)

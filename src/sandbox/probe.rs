@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -79,31 +78,15 @@ pub(crate) fn mappers() -> Result<(), SandboxError> {
 pub(crate) fn map_ids(uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
     mappers()?;
     try_namespace(Some((uids, gids))).map_err(|error| match error {
-        SandboxError::IdMap { program, message } => {
-            missing_rights(program).map_or(SandboxError::IdMap { program, message }, Into::into)
-        }
+        SandboxError::IdMap { program, message } => privilege::missing_rights(program)
+            .map_or(SandboxError::IdMap { program, message }, Into::into),
         error => error,
-    })
-}
-
-/// Returns the rights that `newuidmap` or `newgidmap` lacks, if that is the reason.
-fn missing_rights(program: &'static str) -> Option<MissingRequirement> {
-    let path = privilege::id_map_program(program).ok()?;
-    let found = fs::metadata(&path).ok()?;
-    let capable = || {
-        let mut buffer = [0_u8; 64];
-        rustix::fs::getxattr(&path, "security.capability", &mut buffer[..]).is_ok()
-    };
-    let rights = found.permissions().mode() & 0o4000 != 0 || capable();
-    (!rights).then(|| {
-        let problem = format!("{} is not setuid and has no capabilities", path.display());
-        MissingRequirement::set_user_id(program, &problem)
     })
 }
 
 /// Whether executing a program can gain privileges, which `newuidmap` and `fusermount3` require.
 pub(crate) fn may_gain_privileges() -> bool {
-    nix::sys::prctl::get_no_new_privs().is_ok_and(|never| !never)
+    privilege::may_gain_privileges()
 }
 
 /// Whether the kernel supports seccomp user notification.

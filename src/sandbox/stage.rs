@@ -28,6 +28,7 @@ use super::error::{Doing, StepFailure, StepResult};
 use super::loop_devices::LoopFiles;
 use super::mounts::HostTrees;
 use super::plan::{Network, Plan};
+use super::privilege::{self, Privilege};
 use super::sys::{self, Forked};
 use super::{init, wire};
 
@@ -111,12 +112,19 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<()> {
     if plan.network == Network::None {
         flags |= CloneFlags::CLONE_NEWNET;
     }
-    if plan.privilege.has_user_namespace() {
-        unshare(flags | CloneFlags::CLONE_NEWUSER).doing("creating the user namespace")?;
-        sys::send(control, &[wire::UNSHARED], &[]).doing("requesting the id maps")?;
-        receive(control, wire::MAPPED)?;
-    } else {
-        unshare(flags).doing("creating the namespaces")?;
+    match plan.privilege {
+        Privilege::Root => unshare(flags).doing("creating the namespaces")?,
+        Privilege::Subordinate { .. } => {
+            unshare(flags | CloneFlags::CLONE_NEWUSER).doing("creating the user namespace")?;
+            sys::send(control, &[wire::UNSHARED], &[]).doing("requesting the id maps")?;
+            receive(control, wire::MAPPED)?;
+        }
+        Privilege::None => {
+            let (uid, gid) = (Uid::effective(), Gid::effective());
+            unshare(flags | CloneFlags::CLONE_NEWUSER).doing("creating the user namespace")?;
+            // Supplementary groups stay: such a namespace does not allow setgroups(2).
+            return privilege::map_single_id(uid, gid).doing("mapping the user and the group");
+        }
     }
     become_root()
 }

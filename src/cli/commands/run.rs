@@ -18,8 +18,7 @@ use crate::root::owners::foreign_owner_warnings;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{
-    CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
-    default_environment, relay,
+    CommandSpec, Ended, Network, SandboxError, Session, Signals, Stdio, default_environment, relay,
 };
 
 /// Options that `run` and `shell` share.
@@ -56,6 +55,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     common: CommonRunArgs,
 
+    /// Run the command in the host's tree, with the path of the root in `OVERCOAT_ROOT`
+    #[arg(long, hide = true)]
+    outside: bool,
+
     /// Command to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -77,6 +80,7 @@ pub(crate) fn run(ui: &Ui, args: &RunArgs) -> CommandResult {
     let root = CommandRoot::new(ui, &args.layers, &args.common, ui.report_fn())?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
+    spec.outside = args.outside;
     let archive = args.common.save.as_deref() == Some(Path::new("-"));
     if archive || (args.common.seal.json && args.common.save.is_some()) {
         // Standard output is reserved for the archive or the report.
@@ -145,7 +149,7 @@ impl<'a> CommandRoot<'a> {
         let digests = save.is_some() && seal.manifest;
         let root = common.root.settings(ui).root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
-        let privilege = Privilege::detect()?;
+        let privilege = common.root.settings(ui).select_privilege()?;
         let root = UnstartedRoot::new(options)?.start(privilege)?;
         Ok(CommandRoot { ui, common, save, signals, root, epoch })
     }
@@ -163,6 +167,9 @@ impl<'a> CommandRoot<'a> {
         spec.env = default_environment(std::env::vars_os());
         ui.warnings(&root.warnings());
         root.add_environment(&mut spec.env);
+        if let Some(path) = root.sandbox()?.root_outside().filter(|_| spec.outside) {
+            spec.env.push(("OVERCOAT_ROOT".into(), path.into()));
+        }
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);
             spec.env.push((name.clone(), value.clone()));

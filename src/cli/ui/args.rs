@@ -5,7 +5,7 @@ use provisioners::image::parse_size;
 
 use super::Ui;
 use crate::build::{RootSettings, SealSettings};
-use crate::sandbox::{Bind, Network};
+use crate::sandbox::{Bind, Network, PrivilegeChoice};
 use crate::seal::Format;
 
 /// Values of `--network`.
@@ -31,6 +31,41 @@ pub(crate) struct RootArgs {
     /// Show a host file or directory in the root; it is never part of the artifact
     #[arg(long, value_name = "HOST:PATH[:ro]", value_parser = bind)]
     pub(crate) bind: Vec<Bind>,
+
+    /// Privilege to use (default: auto, the highest that is available)
+    ///
+    /// root: without a user namespace. subordinate: with the user's subordinate ids. none: with no
+    /// other ids. The artifacts have the same bytes.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_enum,
+        env = "OVERCOAT_PRIVILEGE",
+        hide_env_values = true,
+        default_value = "auto",
+        hide_default_value = true
+    )]
+    pub(crate) privilege: PrivilegeArg,
+}
+
+/// The values of `--privilege`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum PrivilegeArg {
+    Auto,
+    Root,
+    Subordinate,
+    None,
+}
+
+impl From<PrivilegeArg> for PrivilegeChoice {
+    fn from(value: PrivilegeArg) -> Self {
+        match value {
+            PrivilegeArg::Auto => PrivilegeChoice::Auto,
+            PrivilegeArg::Root => PrivilegeChoice::Root,
+            PrivilegeArg::Subordinate => PrivilegeChoice::Subordinate,
+            PrivilegeArg::None => PrivilegeChoice::None,
+        }
+    }
 }
 
 impl RootArgs {
@@ -42,6 +77,7 @@ impl RootArgs {
             }),
             upper_size: self.upper_size,
             binds: self.bind.clone(),
+            privilege: self.privilege.into(),
             report: ui.report_fn(),
         }
     }

@@ -193,9 +193,9 @@ command_error_from!(
 
 fn sandbox_kind(error: &SandboxError) -> ErrorKind {
     match error {
-        SandboxError::MissingRequirement(_) | SandboxError::RootWithoutCapabilities => {
-            ErrorKind::Requirement
-        }
+        SandboxError::MissingRequirement(_)
+        | SandboxError::NoNewPrivileges
+        | SandboxError::RootWithoutCapabilities => ErrorKind::Requirement,
         SandboxError::Invalid(_) | SandboxError::Command { .. } | SandboxError::Bind { .. } => {
             ErrorKind::User
         }

@@ -4,17 +4,16 @@
 //! another process's state, so before acting on it ask the kernel whether the call still waits
 //! (`NOTIF_ID_VALID`).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::sandbox::mountinfo;
 use crate::sandbox::privilege::{Capabilities, IdMap};
+use crate::sandbox::{mountinfo, sys};
 
 const PATH_MAX: usize = 4096;
 /// The kernel executes nothing with more bytes of arguments.
@@ -28,9 +27,9 @@ pub(super) struct Caller {
     pub(super) tid: u32,
 }
 
-/// The credentials that the kernel would check and apply.
+/// The credentials that the kernel checks and applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Credentials {
+pub(super) struct KernelCredentials {
     /// The user id inside.
     pub(super) uid: u32,
     /// The group id inside.
@@ -39,19 +38,19 @@ pub(super) struct Credentials {
     effective: u64,
 }
 
-impl Credentials {
+impl KernelCredentials {
     pub(super) fn has(&self, capability: u32) -> bool {
         Capabilities(self.effective).has(capability)
     }
 }
 
 /// The mount and inode of a descriptor, a root or a working directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Location {
+    /// The id of the mount.
     pub(super) mount: u64,
+    /// The inode number, if the file system is one of FUSE.
     pub(super) ino: u64,
-    /// The descriptor is only a location (`O_PATH`).
-    pub(super) path_only: bool,
 }
 
 impl Caller {
@@ -64,19 +63,67 @@ impl Caller {
         Ok(fs::metadata(self.path(&format!("ns/{kind}")))?.ino())
     }
 
-    pub(super) fn credentials(self, uids: &IdMap, gids: &IdMap) -> io::Result<Credentials> {
+    pub(super) fn credentials(self, uids: &IdMap, gids: &IdMap) -> io::Result<KernelCredentials> {
         let status = fs::read_to_string(self.path("status"))?;
         parse_credentials(&status, uids, gids)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/TID/status"))
     }
 
-    /// Returns its root or working directory: `root` or `cwd`.
-    pub(super) fn place(self, name: &str) -> io::Result<Location> {
-        let place = File::options()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-            .open(self.path(name))?;
-        location(PathBuf::from(format!("/proc/self/fdinfo/{}", place.as_raw_fd())))
+    /// Returns the process's mask of file modes.
+    pub(super) fn umask(self) -> io::Result<u32> {
+        let umask = self.status("Umask:")?;
+        u32::from_str_radix(&umask, 8).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Returns whether executions cannot give it other credentials (`PR_SET_NO_NEW_PRIVS`).
+    pub(super) fn has_no_new_privileges(self) -> io::Result<bool> {
+        Ok(self.status("NoNewPrivs:")? == "1")
+    }
+
+    /// Returns its thread id in its own pid namespace.
+    pub(super) fn id_inside(self) -> io::Result<Option<u32>> {
+        Ok(self.status("NSpid:")?.split_whitespace().last().and_then(|id| id.parse().ok()))
+    }
+
+    fn status(self, field: &str) -> io::Result<String> {
+        let status = fs::read_to_string(self.path("status"))?;
+        let value = status.lines().find_map(|line| line.strip_prefix(field));
+        Ok(value.ok_or(io::ErrorKind::InvalidData)?.trim().to_owned())
+    }
+
+    /// Returns the location of its `root`, its `cwd` or an open file (`fd/3`), if that is in a FUSE
+    /// file system: `None` elsewhere.
+    ///
+    /// One call reads it, the same that reads it for NFS servers: the handle of a file of FUSE is
+    /// its inode number (`fuse_encode_fh` in `fs/fuse/inode.c`). No request is sent.
+    pub(super) fn place(self, name: &str) -> io::Result<Option<Location>> {
+        let path = sys::c_string(self.path(name))?;
+        let mut handle = FileHandle { bytes: 3 * 4, kind: 0, words: [0; 3] };
+        let mut mount: libc::c_int = 0;
+        // SAFETY: `path` is a C string; the kernel writes as many bytes to `handle` as its first
+        // field says, and one number to `mount`.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_name_to_handle_at,
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                &raw mut handle,
+                &raw mut mount,
+                libc::AT_SYMLINK_FOLLOW,
+            )
+        };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                // A file system without handles, or with larger ones.
+                Some(libc::EOPNOTSUPP | libc::EOVERFLOW) => Ok(None),
+                _ => Err(error),
+            };
+        }
+        let [high, low, _] = handle.words;
+        let is_fuse = handle.kind == FILEID_INO64_GEN && handle.bytes == 3 * 4;
+        let ino = u64::from(high) << 32 | u64::from(low);
+        Ok(is_fuse.then_some(Location { mount: mount as u64, ino }))
     }
 
     /// Returns the path of its `root`, its `cwd` or an open file (`fd/3`), from the root of its
@@ -91,13 +138,14 @@ impl Caller {
         matches!(roots, (Ok(its), Ok(own)) if (its.dev(), its.ino()) == (own.dev(), own.ino()))
     }
 
-    /// Returns the location of one of its descriptors.
-    pub(super) fn descriptor(self, fd: i32) -> Result<Location, Errno> {
-        location(self.path(&format!("fdinfo/{fd}"))).map_err(|_| Errno::EBADF)
+    /// Returns whether one of its descriptors is only a location (`O_PATH`).
+    pub(super) fn is_path_only(self, fd: i32) -> Result<bool, Errno> {
+        let info = fs::read_to_string(self.path(&format!("fdinfo/{fd}")));
+        parse_path_only(&info.map_err(|_| Errno::EBADF)?).ok_or(Errno::EBADF)
     }
 
-    pub(super) fn mountinfo(self) -> io::Result<Vec<u8>> {
-        fs::read(self.path("mountinfo"))
+    pub(super) fn open_mountinfo(self) -> io::Result<fs::File> {
+        fs::File::open(self.path("mountinfo"))
     }
 
     /// Reads the NUL-terminated path at `address` in its memory.
@@ -162,78 +210,84 @@ impl Caller {
         Ok(arguments)
     }
 
+    /// Reads all of `into` from its memory.
+    pub(super) fn read_exact(self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        match self.read_memory(address, into)? {
+            read if read == into.len() => Ok(()),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
     fn read_memory(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
         let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-        let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
-        // SAFETY: `local` describes exactly `into`; only the kernel uses the remote address, in the
-        // other process, and checks it.
-        let read = unsafe {
-            libc::process_vm_readv(
-                self.tid as libc::pid_t,
-                &raw const local,
-                1,
-                &raw const remote,
-                1,
-                0,
-            )
-        };
-        usize::try_from(read).map_err(|_| Errno::last())
+        self.transfer(libc::process_vm_readv, local, address)
+    }
+
+    /// Writes all of `bytes` to its memory.
+    pub(super) fn write_memory(self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let local =
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        match self.transfer(libc::process_vm_writev, local, address)? {
+            written if written == bytes.len() => Ok(()),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    fn transfer(
+        self,
+        transfer: MemoryTransfer,
+        local: libc::iovec,
+        address: u64,
+    ) -> Result<usize, Errno> {
+        let remote = libc::iovec { iov_base: address as *mut libc::c_void, ..local };
+        let tid = self.tid as libc::pid_t;
+        // SAFETY: `local` describes a buffer of the caller, which is only read when memory of the
+        // other process is written; only the kernel uses the remote address, and checks it.
+        let moved = unsafe { transfer(tid, &raw const local, 1, &raw const remote, 1, 0) };
+        usize::try_from(moved).map_err(|_| Errno::last())
     }
 }
 
-fn location(fdinfo: PathBuf) -> io::Result<Location> {
-    parse_location(&fs::read_to_string(fdinfo)?)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/fdinfo"))
+/// The type of `process_vm_readv` and `process_vm_writev`.
+pub(super) type MemoryTransfer = unsafe extern "C" fn(
+    libc::pid_t,
+    *const libc::iovec,
+    libc::c_ulong,
+    *const libc::iovec,
+    libc::c_ulong,
+    libc::c_ulong,
+) -> isize;
+
+/// `struct file_handle` with room for a file of FUSE.
+#[repr(C)]
+struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    words: [u32; 3],
 }
 
-fn parse_location(fdinfo: &str) -> Option<Location> {
-    let field = |name: &str| fdinfo.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let flags = u64::from_str_radix(field("flags:")?, 8).ok()?;
-    Some(Location {
-        mount: field("mnt_id:")?.parse().ok()?,
-        ino: field("ino:")?.parse().ok()?,
-        path_only: flags & libc::O_PATH as u64 != 0,
-    })
+/// The kind of handles of FUSE (`include/linux/exportfs.h`).
+const FILEID_INO64_GEN: i32 = 0x81;
+
+fn parse_path_only(fdinfo: &str) -> Option<bool> {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = u64::from_str_radix(flags.trim(), 8).ok()?;
+    Some(flags & libc::O_PATH as u64 != 0)
 }
 
-fn parse_credentials(status: &str, uids: &IdMap, gids: &IdMap) -> Option<Credentials> {
+fn parse_credentials(status: &str, uids: &IdMap, gids: &IdMap) -> Option<KernelCredentials> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     // Real, effective, saved and file system id, in the reader's namespace.
     let id = |name: &str, map: &IdMap| -> Option<u32> {
         let outside = field(name)?.split_ascii_whitespace().nth(3)?.parse().ok()?;
         Some(map.to_inside(outside).unwrap_or(OVERFLOW_ID))
     };
-    Some(Credentials {
+    Some(KernelCredentials {
         uid: id("Uid:", uids)?,
         gid: id("Gid:", gids)?,
         umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
         effective: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
     })
-}
-
-/// A mount of the sandbox's root file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RootMount {
-    /// The directory of the file system that is mounted: `/` for the whole file system.
-    pub(super) directory: Vec<u8>,
-    /// The mount points on it, as paths in the file system.
-    pub(super) points: Vec<Vec<u8>>,
-}
-
-/// Finds the mount `id`; `None` when it is missing in `info` or is not a mount of `device`.
-pub(super) fn root_mount(info: &[u8], id: u64, device: u64) -> Option<RootMount> {
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    let own = mountinfo::lines(info).find(|line| line.id == id)?;
-    if own.device != format!("{major}:{minor}").as_bytes() {
-        return None;
-    }
-    let base = own.point.strip_suffix(b"/").unwrap_or(&own.point);
-    let directory = own.root.strip_suffix(b"/").unwrap_or(&own.root);
-    let points = mountinfo::lines(info)
-        .filter(|line| line.parent == id)
-        .filter_map(|line| Some([directory, line.point.strip_prefix(base)?].concat()))
-        .collect();
-    Some(RootMount { directory: own.root, points })
 }
 
 /// Converts `path` to a path in the file system that it leads to. `path` has no symbolic links and
@@ -255,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_are_paths_in_the_file_system() {
+    fn paths_are_converted_to_those_of_their_file_system() {
         let info = b"\
 30 1 0:50 / / rw - fuse overcoat rw\n\
 31 30 0:51 / /dev rw - tmpfs tmpfs rw\n\
@@ -264,15 +318,6 @@ mod tests {
 34 30 0:50 /etc /mnt rw - fuse overcoat rw\n\
 35 34 0:51 /hidden /mnt/x rw - tmpfs tmpfs rw\n\
 36 35 0:51 /j/etc/init.d /mnt/x rw - tmpfs tmpfs rw\n";
-        let device = libc::makedev(0, 50);
-        let whole = root_mount(info, 30, device).unwrap();
-        assert_eq!(whole.directory, b"/");
-        assert_eq!(whole.points, [&b"/dev"[..], b"/srv/with space\\", b"/mnt"]);
-        assert_eq!(root_mount(info, 31, device), None, "another file system");
-        let part = root_mount(info, 34, device).unwrap();
-        assert_eq!(part.directory, b"/etc");
-        assert_eq!(part.points, [&b"/etc/x"[..]]);
-        assert_eq!(root_mount(info, 99, device), None);
         for (path, expected) in [
             ("/srv/a", "/srv/a"),
             ("/mnt/init.d/ssh", "/etc/init.d/ssh"),
@@ -286,24 +331,25 @@ mod tests {
     }
 
     #[test]
-    fn fdinfo_has_mount_and_inode() {
-        let text = "pos:\t0\nflags:\t012000000\nmnt_id:\t28\nino:\t4711\n";
-        let found = parse_location(text).unwrap();
-        assert_eq!(found, Location { mount: 28, ino: 4711, path_only: true });
-        assert_eq!(parse_location("pos:\t0\n"), None);
+    fn fdinfo_has_the_flags() {
+        assert_eq!(parse_path_only("pos:\t0\nflags:\t012000000\nmnt_id:\t28\n"), Some(true));
+        assert_eq!(parse_path_only("pos:\t0\nflags:\t0100000\n"), Some(false));
+        assert_eq!(parse_path_only("pos:\t0\n"), None);
     }
 
     #[test]
-    fn memory_and_directories_of_this_process_are_read() {
+    fn memory_of_this_process_is_read_and_written() {
         let me = Caller { tid: std::process::id() };
         let path = c"/a/path/of/this/test";
         assert_eq!(me.read_path(path.as_ptr() as u64).unwrap(), path.to_bytes());
         assert_eq!(me.read_path(8), Err(Errno::EFAULT));
         let long = vec![b'x'; 3 * PATH_MAX];
         assert_eq!(me.read_path(long.as_ptr() as u64), Err(Errno::ENAMETOOLONG));
-        let cwd = std::env::current_dir().unwrap();
-        assert_eq!(me.place("cwd").unwrap().ino, fs::metadata(cwd).unwrap().ino());
-        assert_eq!(me.descriptor(99_999), Err(Errno::EBADF));
+        assert_eq!(me.is_path_only(99_999), Err(Errno::EBADF));
+        let mut target = [0_u8; 3];
+        me.write_memory(target.as_mut_ptr() as u64, &[1, 2, 3]).unwrap();
+        assert_eq!(target, [1, 2, 3]);
+        assert_eq!(me.write_memory(8, &[1]), Err(Errno::EFAULT));
     }
 
     #[test]

@@ -2,140 +2,20 @@
 //!
 //! Invariants:
 //! - `execve` is passed at every privilege, so that services do not start ([`super::services`]);
-//! - of the other calls only those that fail in a user namespace are passed: `mknod` of a device
-//!   (except the character device 0:0, which the kernel allows), and `chown` to an id beyond the
-//!   map. All others, including `mknod` of a fifo and `chown` to a mapped id, run at full speed;
-//! - every entry into the kernel is covered: x86_64, its x32 variant and i386; aarch64 and 32-bit
-//!   arm; riscv64. Calls of other architectures are allowed: the kernel rejects them itself;
-//! - the filter is built, and notifications are read, from the one table [`CALLS`], so the two
+//! - with subordinate ids only those of the other calls are passed that fail in a user namespace:
+//!   `mknod` of a device (except the character device 0:0, which the kernel allows), and `chown` to
+//!   an id beyond the map. All others, including `mknod` of a fifo and `chown` to a mapped id, run
+//!   at full speed;
+//! - with a single id all calls that read or change owners and credentials are passed, and calls
+//!   that would bypass them do not exist;
+//! - the filter is built, and notifications are read, from one table ([`super::calls`]), so the two
 //!   cannot disagree.
 //!
 //! The filter checks the low 32 bits of the mode and the ids, as the kernel does.
 
 use libc::sock_filter;
 
-/// An architecture, as in `AUDIT_ARCH_*`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arch(u32);
-
-pub(super) const X86_64: Arch = Arch(0xc000_003e);
-pub(super) const I386: Arch = Arch(0x4000_0003);
-pub(super) const AARCH64: Arch = Arch(0xc000_00b7);
-pub(super) const ARM: Arch = Arch(0x4000_0028);
-pub(super) const RISCV64: Arch = Arch(0xc000_00f3);
-
-/// The bit that marks a call of the x32 variant. Other than that its numbers are those of x86_64.
-const X32_BIT: u32 = 0x4000_0000;
-
-/// The start of a call's path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PathStart {
-    /// The working directory; the path is argument 0.
-    WorkingDirectory,
-    /// The descriptor in argument 0; the path is argument 1.
-    Descriptor,
-}
-
-/// A system call, and the layout of its arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
-    /// `mknod`, `mknodat`: mode and device follow the path.
-    Mknod(PathStart),
-    /// `chown`, `lchown`: the ids follow the path; `narrow` ids have 16 bits.
-    Chown { follow: bool, narrow: bool },
-    /// `fchown`: argument 0 is a descriptor.
-    Fchown { narrow: bool },
-    /// `fchownat`: the ids follow the path, then the flags.
-    Fchownat,
-    /// `execve`, `execveat`: the arguments follow the path.
-    Execute(PathStart),
-}
-
-const fn chown(follow: bool, narrow: bool) -> Call {
-    Call::Chown { follow, narrow }
-}
-
-/// Every call that is passed to the daemon: architecture, number, call.
-const CALLS: [(Arch, u32, Call); 41] = [
-    (X86_64, 133, Call::Mknod(PathStart::WorkingDirectory)),
-    (X86_64, 259, Call::Mknod(PathStart::Descriptor)),
-    (X86_64, 92, chown(true, false)),
-    (X86_64, 93, Call::Fchown { narrow: false }),
-    (X86_64, 94, chown(false, false)),
-    (X86_64, 260, Call::Fchownat),
-    (X86_64, 59, Call::Execute(PathStart::WorkingDirectory)),
-    (X86_64, 322, Call::Execute(PathStart::Descriptor)),
-    // The x32 variant has its own numbers for these two.
-    (X86_64, 520, Call::Execute(PathStart::WorkingDirectory)),
-    (X86_64, 545, Call::Execute(PathStart::Descriptor)),
-    (I386, 14, Call::Mknod(PathStart::WorkingDirectory)),
-    (I386, 297, Call::Mknod(PathStart::Descriptor)),
-    (I386, 16, chown(false, true)),
-    (I386, 95, Call::Fchown { narrow: true }),
-    (I386, 182, chown(true, true)),
-    (I386, 198, chown(false, false)),
-    (I386, 207, Call::Fchown { narrow: false }),
-    (I386, 212, chown(true, false)),
-    (I386, 298, Call::Fchownat),
-    (I386, 11, Call::Execute(PathStart::WorkingDirectory)),
-    (I386, 358, Call::Execute(PathStart::Descriptor)),
-    (ARM, 14, Call::Mknod(PathStart::WorkingDirectory)),
-    (ARM, 324, Call::Mknod(PathStart::Descriptor)),
-    (ARM, 16, chown(false, true)),
-    (ARM, 95, Call::Fchown { narrow: true }),
-    (ARM, 182, chown(true, true)),
-    (ARM, 198, chown(false, false)),
-    (ARM, 207, Call::Fchown { narrow: false }),
-    (ARM, 212, chown(true, false)),
-    (ARM, 11, Call::Execute(PathStart::WorkingDirectory)),
-    (ARM, 387, Call::Execute(PathStart::Descriptor)),
-    (AARCH64, 33, Call::Mknod(PathStart::Descriptor)),
-    (AARCH64, 54, Call::Fchownat),
-    (AARCH64, 55, Call::Fchown { narrow: false }),
-    (AARCH64, 221, Call::Execute(PathStart::WorkingDirectory)),
-    (AARCH64, 281, Call::Execute(PathStart::Descriptor)),
-    (RISCV64, 33, Call::Mknod(PathStart::Descriptor)),
-    (RISCV64, 54, Call::Fchownat),
-    (RISCV64, 55, Call::Fchown { narrow: false }),
-    (RISCV64, 221, Call::Execute(PathStart::WorkingDirectory)),
-    (RISCV64, 281, Call::Execute(PathStart::Descriptor)),
-];
-
-impl Call {
-    /// Finds the call for the architecture and number in a notification.
-    pub(super) fn find(arch: u32, number: i32) -> Option<Self> {
-        let mut number = number as u32;
-        if arch == X86_64.0 {
-            number &= !X32_BIT;
-        }
-        CALLS.iter().find(|(of, n, _)| of.0 == arch && *n == number).map(|(_, _, call)| *call)
-    }
-
-    /// Returns the index of the first argument after the path or the descriptor.
-    pub(super) fn first_after_path(self) -> usize {
-        match self {
-            Call::Mknod(PathStart::WorkingDirectory)
-            | Call::Execute(PathStart::WorkingDirectory)
-            | Call::Chown { .. }
-            | Call::Fchown { .. } => 1,
-            Call::Mknod(PathStart::Descriptor)
-            | Call::Execute(PathStart::Descriptor)
-            | Call::Fchownat => 2,
-        }
-    }
-
-    fn narrow(self) -> bool {
-        matches!(self, Call::Chown { narrow: true, .. } | Call::Fchown { narrow: true })
-    }
-}
-
-/// Returns whether a process that makes this call has pointers of 64 bits.
-pub(super) fn has_wide_pointers(arch: u32, number: i32) -> bool {
-    match Arch(arch) {
-        X86_64 => number as u32 & X32_BIT == 0,
-        arch => arch == AARCH64 || arch == RISCV64,
-    }
-}
+use super::calls::{AARCH64, ARM, Arch, CALLS, Call, I386, RISCV64, X32_BIT, X86_64};
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
@@ -164,18 +44,25 @@ const fn branch(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
 const ALLOW: sock_filter = op(RETURN, libc::SECCOMP_RET_ALLOW);
 const ASK: sock_filter = op(RETURN, libc::SECCOMP_RET_USER_NOTIF);
 
-/// The largest user and group id of a user namespace.
+const DOES_NOT_EXIST: sock_filter =
+    op(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 & libc::SECCOMP_RET_DATA);
+
+/// The calls that are passed to the daemon.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MaxIds {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(super) enum PassedCalls {
+    /// Executions: for root without a user namespace.
+    Executions,
+    /// Also devices, and ids beyond these: for a user namespace with subordinate ids.
+    BeyondMap { uid: u32, gid: u32 },
+    /// All: for a user namespace with a single id.
+    All,
 }
 
-/// Builds the filter for a user namespace with these largest ids, or for root without one.
-pub(super) fn build(namespace: Option<MaxIds>) -> Vec<sock_filter> {
+/// Builds the filter.
+pub(super) fn build(passed: PassedCalls) -> Vec<sock_filter> {
     let mut program = vec![op(LOAD, ARCH)];
     for arch in [X86_64, I386, AARCH64, ARM, RISCV64] {
-        let block = arch_block(arch, namespace);
+        let block = arch_block(arch, passed);
         // The block may be longer than a conditional branch can skip.
         program.push(branch(IF_EQUAL, arch.0, 1, 0));
         program.push(op(JUMP, block.len() as u32));
@@ -185,14 +72,25 @@ pub(super) fn build(namespace: Option<MaxIds>) -> Vec<sock_filter> {
     program
 }
 
-fn arch_block(arch: Arch, namespace: Option<MaxIds>) -> Vec<sock_filter> {
+fn arch_block(arch: Arch, passed: PassedCalls) -> Vec<sock_filter> {
+    if arch == ARM && matches!(passed, PassedCalls::All) {
+        // The daemon does not know the layout of its structures.
+        return vec![DOES_NOT_EXIST];
+    }
     let number_mask = if arch == X86_64 { !X32_BIT } else { u32::MAX };
     let mut block = vec![op(LOAD, NUMBER), op(AND, number_mask)];
-    for (_, number, call) in CALLS.iter().filter(|(of, _, _)| *of == arch) {
-        let check = match (call, namespace) {
+    for (_, number, call) in CALLS.iter().filter(|(of, _, _)| *of == arch.numbered_as()) {
+        let check = match (call, passed) {
             (Call::Execute(_), _) => vec![ASK],
-            (_, Some(max)) => check(*call, max),
-            (_, None) => continue,
+            (Call::Mknod(_), PassedCalls::BeyondMap { .. } | PassedCalls::All) => {
+                check_device(*call)
+            }
+            (
+                Call::Chown { .. } | Call::Fchown { .. } | Call::Fchownat,
+                PassedCalls::BeyondMap { uid, gid },
+            ) => check_ids(*call, uid, gid),
+            (_, PassedCalls::All) => check_all(*call),
+            _ => continue,
         };
         block.push(branch(IF_EQUAL, *number, 0, check.len() as u8));
         block.extend(check);
@@ -201,31 +99,54 @@ fn arch_block(arch: Arch, namespace: Option<MaxIds>) -> Vec<sock_filter> {
     block
 }
 
-/// Returns the instructions that check one call; every path through them returns.
-fn check(call: Call, max: MaxIds) -> Vec<sock_filter> {
-    let first = call.first_after_path();
-    if let Call::Mknod(_) = call {
-        return vec![
-            op(LOAD, argument(first)),
-            op(AND, libc::S_IFMT),
-            branch(IF_EQUAL, libc::S_IFBLK, 3, 0),
-            branch(IF_EQUAL, libc::S_IFCHR, 0, 3),
-            op(LOAD, argument(first + 1)),
-            branch(IF_EQUAL, 0, 1, 0),
+/// Returns the instructions for one call when all are passed; every path through them returns.
+fn check_all(call: Call) -> Vec<sock_filter> {
+    let only_if =
+        |index, value| vec![op(LOAD, argument(index)), branch(IF_EQUAL, value, 0, 1), ASK, ALLOW];
+    match call {
+        Call::Missing => vec![DOES_NOT_EXIST],
+        Call::Setrlimit => only_if(0, libc::RLIMIT_LOCKS),
+        Call::Prlimit => only_if(1, libc::RLIMIT_LOCKS),
+        Call::Prctl => vec![
+            op(LOAD, argument(0)),
+            branch(IF_EQUAL, libc::PR_SET_KEEPCAPS as u32, 1, 0),
+            branch(IF_EQUAL, libc::PR_GET_KEEPCAPS as u32, 0, 1),
             ASK,
             ALLOW,
-        ];
+        ],
+        _ => vec![ASK],
     }
+}
+
+/// Returns the instructions that pass `mknod` of a device; every path through them returns.
+fn check_device(call: Call) -> Vec<sock_filter> {
+    let first = call.first_after_path();
+    vec![
+        op(LOAD, argument(first)),
+        op(AND, libc::S_IFMT),
+        branch(IF_EQUAL, libc::S_IFBLK, 3, 0),
+        branch(IF_EQUAL, libc::S_IFCHR, 0, 3),
+        op(LOAD, argument(first + 1)),
+        branch(IF_EQUAL, 0, 1, 0),
+        ASK,
+        ALLOW,
+    ]
+}
+
+/// Returns the instructions that pass a change of owner to an id beyond these; every path through
+/// them returns.
+fn check_ids(call: Call, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+    let first = call.first_after_path();
     let mask = if call.narrow() { 0xffff } else { u32::MAX };
     vec![
         op(LOAD, argument(first)),
         op(AND, mask),
         branch(IF_EQUAL, mask, 1, 0), // -1: keep the owner
-        branch(IF_GREATER, max.uid, 5, 0),
+        branch(IF_GREATER, max_uid, 5, 0),
         op(LOAD, argument(first + 1)),
         op(AND, mask),
         branch(IF_EQUAL, mask, 1, 0),
-        branch(IF_GREATER, max.gid, 1, 0),
+        branch(IF_GREATER, max_gid, 1, 0),
         ALLOW,
         ASK,
     ]
@@ -261,8 +182,8 @@ mod tests {
         }
     }
 
-    fn ids(uid: u32, gid: u32) -> Option<MaxIds> {
-        Some(MaxIds { uid, gid })
+    fn ids(uid: u32, gid: u32) -> PassedCalls {
+        PassedCalls::BeyondMap { uid, gid }
     }
 
     const MAX: u32 = 65536;
@@ -337,23 +258,25 @@ mod tests {
     #[test]
     fn all_other_calls_are_allowed() {
         let program = build(ids(MAX, MAX));
-        let as_root = build(None);
+        let as_root = build(PassedCalls::Executions);
+        let all = build(PassedCalls::All);
         let beyond = [100_000; 6];
         for arch in [X86_64, I386, AARCH64, ARM, RISCV64, Arch(0x1234)] {
             for number in 0..1024 {
                 let call = Call::find(arch.0, number as i32);
                 let asked = asks(&program, arch, number, beyond);
                 assert!(call.is_some() || !asked, "{arch:?} {number}");
+                assert!(call.is_some() || arch == ARM || !asks(&all, arch, number, beyond));
                 let execute = matches!(call, Some(Call::Execute(_)));
                 assert_eq!(asks(&as_root, arch, number, beyond), execute, "{arch:?} {number}");
             }
         }
-        assert!(program.len() < 4096);
+        assert!(all.len() < 4096);
     }
 
     #[test]
     fn all_execve_variants_are_passed() {
-        for program in [build(ids(MAX, MAX)), build(None)] {
+        for program in [build(ids(MAX, MAX)), build(PassedCalls::Executions)] {
             for (arch, numbers) in [
                 (X86_64, &[59, 322, 520 | X32_BIT, 545 | X32_BIT][..]),
                 (I386, &[11, 358]),

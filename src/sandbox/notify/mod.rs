@@ -2,36 +2,54 @@
 //!
 //! At every privilege: `execve`, so that services do not start ([`services`], [`trace`]). In a user
 //! namespace also the calls that fail there: making device nodes, and changing owners to ids beyond
-//! the id map.
+//! the id map. With a single id all calls that read or change owners ([`owners`], [`attributes`])
+//! and credentials ([`identity`]).
 //!
-//! [`filter`] selects the calls, [`listener`] answers them, [`caller`] reads the waiting process,
-//! and [`resolve`] resolves its paths in the tree. A third privilege, without subordinate ids,
-//! would add calls to the filter's table (the `set*id` and `stat` families) and their answers to
-//! the listener.
+//! [`calls`] lists the calls, [`filter`] selects them, [`listener`] passes them to the module that
+//! answers, [`caller`] reads the waiting process, and [`paths`] and [`resolve`] find the objects
+//! that it names in the tree.
 
+mod attributes;
 mod caller;
+mod calls;
+mod credentials;
+mod executions;
 mod filter;
+mod identity;
 mod listener;
+mod owners;
+mod paths;
 mod resolve;
 mod services;
+mod stat_buffer;
 mod trace;
+mod tree_mounts;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+pub(crate) use credentials::{CredentialTable, EXECUTE, WRITE};
 pub use listener::Supervisor;
-pub use resolve::{Supervised, SupervisedInode, SupervisedKind};
+pub use resolve::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind};
 
 use super::error::{Doing, StepResult};
 use super::privilege::Privilege;
-use filter::MaxIds;
+use filter::PassedCalls;
 
 /// Installs the filter in this process and its descendants, and returns the listener.
 ///
 /// Returns `None` as root inside another sandbox of overcoat: the kernel allows one listener for a
 /// process and its ancestors, which is the outer sandbox's.
 pub(super) fn install(privilege: &Privilege) -> StepResult<Option<OwnedFd>> {
-    let max = MaxIds { uid: privilege.max_uid(), gid: privilege.max_gid() };
-    let program = filter::build(privilege.has_user_namespace().then_some(max));
+    if *privilege == Privilege::None {
+        credentials::carry_root().doing("setting the limit of locks")?;
+    }
+    let program = filter::build(match privilege {
+        Privilege::Root => PassedCalls::Executions,
+        Privilege::Subordinate { .. } => {
+            PassedCalls::BeyondMap { uid: privilege.max_uid(), gid: privilege.max_gid() }
+        }
+        Privilege::None => PassedCalls::All,
+    });
     let program =
         libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     let set = |flags: libc::c_ulong| {

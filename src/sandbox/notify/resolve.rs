@@ -4,15 +4,18 @@
 //! (see [`fs_model::resolve`]). It accesses the tree only through [`Supervised`].
 //!
 //! Invariants:
-//! - a walk ends at a mount point as [`Walked::Leaves`]: the files mounted there are not in the
-//!   tree, and the kernel handles the call itself;
+//! - a walk ends at a mount point of another file system as [`Walked::Leaves`]: the files mounted
+//!   there are not in the tree, and the kernel handles the call itself;
+//! - a walk passes mount points of directories of the tree (bind mounts) in both directions;
 //! - a walk does not leave the process's root;
 //! - a walk ends: it follows at most [`MAX_LINKS`] symbolic links.
 
-use std::collections::HashSet;
-
 use fs_model::resolve::{self, Follow, MAX_LINKS, PathError, PathNodeKind, PathTree};
 use nix::errno::Errno;
+
+use super::caller::Location;
+use super::credentials::{Credentials, EXECUTE};
+use super::tree_mounts::{Above, TreeMounts};
 
 /// The tree of the sandbox's root, by the inode numbers that the FUSE mount shows (the same in
 /// `stat` and in FUSE requests; the root is 1).
@@ -25,11 +28,26 @@ pub trait Supervised: Send + Sync {
     /// `ENOENT` if `dir` has no such entry, `ENOTDIR` if `dir` is not a directory.
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno>;
 
+    /// Whether a lookup of `name` in `dir` must reach the mount, because it has an effect there.
+    fn has_effect(&self, dir: u64, name: &[u8]) -> bool {
+        let _ = (dir, name);
+        false
+    }
+
     /// Returns the parent of the directory `dir`; the root is its own parent.
     ///
     /// # Errors
     /// `ENOENT` if `dir` has been deleted.
     fn parent(&self, dir: u64) -> Result<u64, Errno>;
+
+    /// Returns the attributes of an inode, with its true owner.
+    ///
+    /// # Errors
+    /// `ENOENT` if it has been deleted and is no longer in use.
+    fn attributes(&self, ino: u64) -> Result<SupervisedAttributes, Errno>;
+
+    /// Returns whether a file begins with `#!`.
+    fn is_script(&self, ino: u64) -> bool;
 
     /// Makes a device node and drops the kernel's negative dentry. `mode` has type and permissions;
     /// `umask` is applied unless the directory has a default ACL; `rdev` is (major, minor). This
@@ -75,6 +93,25 @@ pub struct SupervisedInode {
     pub kind: SupervisedKind,
 }
 
+/// The attributes of an inode, as in `stat(2)`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of stat(2)")]
+pub struct SupervisedAttributes {
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Major and minor number.
+    pub rdev: (u32, u32),
+    pub size: u64,
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    /// Seconds and nanoseconds.
+    pub atime: (i64, u32),
+    pub mtime: (i64, u32),
+    pub ctime: (i64, u32),
+}
+
 /// The type of an inode, as far as a walk needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SupervisedKind {
@@ -87,7 +124,6 @@ pub enum SupervisedKind {
 }
 
 const NAME_MAX: usize = 255;
-const ROOT: u64 = 1;
 
 /// Where a walk ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,22 +137,31 @@ pub(super) enum Walked<T> {
 /// A directory and the name of an entry in it, which may not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NameInDir {
-    pub(super) dir: u64,
+    pub(super) dir: Location,
     pub(super) name: Vec<u8>,
+}
+
+/// An object of the tree, and the mount that it is seen in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TreePlace {
+    /// The id of the mount.
+    pub(super) mount: u64,
+    pub(super) inode: SupervisedInode,
 }
 
 /// The tree as one process sees it.
 pub(super) struct ProcessView<'a> {
     pub(super) tree: &'a dyn Supervised,
-    /// The process's root directory.
-    pub(super) root: u64,
-    /// The inodes on which something is mounted.
-    pub(super) mounted: &'a HashSet<u64>,
+    pub(super) mounts: &'a TreeMounts,
+    /// The process's root directory, if it is in the tree.
+    pub(super) root: Option<Location>,
+    /// The credentials that need the right to search directories, if they are checked.
+    pub(super) searcher: Option<&'a Credentials>,
 }
 
 impl ProcessView<'_> {
     /// Resolves the parent directory of `path`. The last component is not followed.
-    pub(super) fn place(&self, start: u64, path: &[u8]) -> Result<Walked<NameInDir>, Errno> {
+    pub(super) fn place(&self, start: Location, path: &[u8]) -> Result<Walked<NameInDir>, Errno> {
         let place = |walk: &mut SupervisedWalk<'_>| {
             let last = resolve::resolve_parent(walk, directory(start), path)?;
             let Some(last) = last.filter(|last| !matches!(&last.name[..], b"." | b"..")) else {
@@ -127,10 +172,11 @@ impl ProcessView<'_> {
             }
             if last.slash {
                 // Only a directory can be made by a path that ends with a slash.
-                self.tree.lookup(last.dir.ino, &last.name)?;
+                self.tree.lookup(last.dir.inode.ino, &last.name)?;
                 return Err(Errno::EEXIST.into());
             }
-            Ok(NameInDir { dir: last.dir.ino, name: last.name })
+            let dir = Location { mount: last.dir.mount, ino: last.dir.inode.ino };
+            Ok(NameInDir { dir, name: last.name })
         };
         self.walk(path, place)
     }
@@ -138,21 +184,21 @@ impl ProcessView<'_> {
     /// Resolves `path` to an inode; follows a symbolic link at its end if `follow`.
     pub(super) fn object(
         &self,
-        start: u64,
+        start: Location,
         path: &[u8],
         follow: bool,
-    ) -> Result<Walked<u64>, Errno> {
+    ) -> Result<Walked<TreePlace>, Errno> {
         let follow = if follow { Follow::Yes } else { Follow::No };
         self.walk(path, |walk| {
             let found = resolve::resolve(walk, directory(start), path, follow)?;
-            Ok(found.node.ok_or(Errno::ENOENT)?.ino)
+            Ok(found.node.ok_or(Errno::ENOENT)?)
         })
     }
 
     /// Returns whether `path`, or a symbolic link at its end, names an entry of one of `dirs`.
     pub(super) fn leads_into(
         &self,
-        start: u64,
+        start: Location,
         path: &[u8],
         dirs: &[u64],
     ) -> Result<Walked<bool>, Errno> {
@@ -161,8 +207,8 @@ impl ProcessView<'_> {
             let Walked::Found(NameInDir { dir, name }) = self.place(start, &path)? else {
                 return Ok(Walked::Leaves);
             };
-            let found = self.tree.lookup(dir, &name)?;
-            if dirs.contains(&dir) {
+            let found = self.tree.lookup(dir.ino, &name)?;
+            if dirs.contains(&dir.ino) {
                 return Ok(Walked::Found(true));
             }
             match found.kind {
@@ -202,57 +248,76 @@ impl From<Errno> for WalkEnd {
     }
 }
 
-fn directory(ino: u64) -> SupervisedInode {
-    SupervisedInode { ino, kind: SupervisedKind::Directory }
+fn directory(location: Location) -> TreePlace {
+    let inode = SupervisedInode { ino: location.ino, kind: SupervisedKind::Directory };
+    TreePlace { mount: location.mount, inode }
 }
 
 struct SupervisedWalk<'a>(&'a ProcessView<'a>);
 
 impl PathTree for SupervisedWalk<'_> {
-    type Node = SupervisedInode;
+    type Node = TreePlace;
     type Error = WalkEnd;
 
-    fn root(&mut self) -> Result<SupervisedInode, WalkEnd> {
-        Ok(directory(self.0.root))
+    fn root(&mut self) -> Result<TreePlace, WalkEnd> {
+        self.0.root.map(directory).ok_or(WalkEnd::Leaves)
     }
 
-    fn parent(&mut self, dir: &SupervisedInode) -> Result<SupervisedInode, WalkEnd> {
-        if dir.ino == self.0.root {
-            return Ok(dir.clone());
+    fn parent(&mut self, dir: &TreePlace) -> Result<TreePlace, WalkEnd> {
+        let mut at = Location { mount: dir.mount, ino: dir.inode.ino };
+        loop {
+            if Some(at) == self.0.root {
+                return Ok(directory(at));
+            }
+            match self.0.mounts.above(at) {
+                Above::Inside => break,
+                Above::MountPoint(point) => at = point,
+                // Above the mount, from a working directory outside the process's root.
+                Above::OtherFileSystem => return Err(WalkEnd::Leaves),
+            }
         }
-        if dir.ino == ROOT {
-            // Above the mount, from a working directory outside the process's root.
-            return Err(WalkEnd::Leaves);
-        }
-        Ok(directory(self.0.tree.parent(dir.ino)?))
+        Ok(directory(Location { ino: self.0.tree.parent(at.ino)?, ..at }))
     }
 
-    fn lookup(
-        &mut self,
-        dir: &SupervisedInode,
-        name: &[u8],
-    ) -> Result<Option<SupervisedInode>, WalkEnd> {
+    fn lookup(&mut self, dir: &TreePlace, name: &[u8]) -> Result<Option<TreePlace>, WalkEnd> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG.into());
         }
-        match self.0.tree.lookup(dir.ino, name) {
-            Ok(found) if self.0.mounted.contains(&found.ino) => Err(WalkEnd::Leaves),
-            Ok(found) => Ok(Some(found)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno.into()),
+        if let Some(searcher) = self.0.searcher {
+            let attributes = self.0.tree.attributes(dir.inode.ino)?;
+            let owner = (attributes.uid, attributes.gid);
+            if !searcher.may_access(attributes.mode, owner, EXECUTE) {
+                return Err(Errno::EACCES.into());
+            }
         }
+        if self.0.tree.has_effect(dir.inode.ino, name) {
+            return Err(WalkEnd::Leaves);
+        }
+        let inode = match self.0.tree.lookup(dir.inode.ino, name) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut found = TreePlace { mount: dir.mount, inode };
+        // Mounts can be stacked.
+        while let Some(over) =
+            self.0.mounts.over(Location { mount: found.mount, ino: found.inode.ino })
+        {
+            found = directory(over.ok_or(WalkEnd::Leaves)?);
+        }
+        Ok(Some(found))
     }
 
-    fn kind(&self, node: &SupervisedInode) -> PathNodeKind {
-        match node.kind {
+    fn kind(&self, node: &TreePlace) -> PathNodeKind {
+        match node.inode.kind {
             SupervisedKind::Directory => PathNodeKind::Directory,
             SupervisedKind::Symlink(_) => PathNodeKind::Symlink,
             SupervisedKind::Other => PathNodeKind::Other,
         }
     }
 
-    fn read_link(&mut self, link: &SupervisedInode) -> Result<Vec<u8>, WalkEnd> {
-        match &link.kind {
+    fn read_link(&mut self, link: &TreePlace) -> Result<Vec<u8>, WalkEnd> {
+        match &link.inode.kind {
             SupervisedKind::Symlink(target) => Ok(target.clone()),
             _ => Err(Errno::EINVAL.into()),
         }
@@ -269,8 +334,10 @@ impl PathTree for SupervisedWalk<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::BTreeMap;
+
+    use super::super::tree_mounts::ROOT;
+    use super::*;
 
     /// A tree of paths; inode numbers are positions in the list of paths, from 2.
     struct Paths(BTreeMap<&'static str, (u64, SupervisedKind)>);
@@ -313,6 +380,21 @@ mod tests {
             Ok(self.path(dir).rsplit_once('/').map_or(ROOT, |(parent, _)| self.ino(parent)))
         }
 
+        /// Directories called `private` belong to user 5, who alone may search them.
+        fn attributes(&self, ino: u64) -> Result<SupervisedAttributes, Errno> {
+            let path = self.path(ino);
+            let (mode, uid) = if path.ends_with("/private") { (0o700, 5) } else { (0o755, 0) };
+            let kind = match self.0[path].1 {
+                SupervisedKind::Directory => libc::S_IFDIR,
+                _ => libc::S_IFREG,
+            };
+            Ok(SupervisedAttributes { mode: kind | mode, uid, ..SupervisedAttributes::default() })
+        }
+
+        fn is_script(&self, _: u64) -> bool {
+            false
+        }
+
         fn mknod(
             &self,
             _: u64,
@@ -353,28 +435,56 @@ mod tests {
             ("/jail", "dir"),
             ("/jail/a", "dir"),
             ("/jail/abs", "->/a"),
+            ("/hidden", "dir"),
+            ("/hidden/tmp", "dir"),
+            ("/hidden/tmp/x", "file"),
+            ("/tmp", "dir"),
+            ("/a/private", "dir"),
+            ("/a/private/file", "file"),
         ])
+    }
+
+    /// The tree is mounted at /boot in the outer namespace; in the inner one at the root, with a
+    /// directory of it over /tmp and another file system over /dev.
+    const MOUNTS: &[u8] = b"\
+30 1 0:50 / / rw - fuse overcoat rw\n\
+31 30 0:51 / /dev rw - tmpfs tmpfs rw\n\
+32 30 0:50 /hidden/tmp /tmp rw - fuse overcoat rw\n\
+33 32 0:50 /a/b /tmp/x rw - fuse overcoat rw\n\
+90 1 8:1 / /old rw - ext4 /dev/sda1 rw\n";
+
+    fn view<'a>(
+        tree: &'a Paths,
+        mounts: &'a TreeMounts,
+        root: Option<Location>,
+    ) -> ProcessView<'a> {
+        ProcessView { tree, mounts, root, searcher: None }
     }
 
     fn place_in(root: &str, start: &str, path: &str) -> Result<Option<String>, Errno> {
         let tree = example();
-        let mounted = HashSet::from([tree.ino("/dev")]);
-        let view = ProcessView { tree: &tree, root: tree.ino(root), mounted: &mounted };
-        Ok(match view.place(tree.ino(start), path.as_bytes())? {
+        let mounts = TreeMounts::new(MOUNTS, libc::makedev(0, 50), &tree);
+        let place = |path| Location { mount: 30, ino: tree.ino(path) };
+        let view = view(&tree, &mounts, Some(place(root)));
+        Ok(match view.place(place(start), path.as_bytes())? {
             Walked::Leaves => None,
-            Walked::Found(place) => {
-                Some(format!("{}/{}", tree.path(place.dir), str::from_utf8(&place.name).unwrap()))
+            Walked::Found(NameInDir { dir, name }) => {
+                Some(format!("{}/{}", tree.path(dir.ino), str::from_utf8(&name).unwrap()))
             }
         })
     }
 
     fn object(start: &str, path: &str, follow: bool) -> Result<Option<String>, Errno> {
         let tree = example();
-        let mounted = HashSet::from([tree.ino("/dev")]);
-        let view = ProcessView { tree: &tree, root: ROOT, mounted: &mounted };
-        Ok(match view.object(tree.ino(start), path.as_bytes(), follow)? {
+        let mounts = TreeMounts::new(MOUNTS, libc::makedev(0, 50), &tree);
+        let place = |path| Location { mount: 30, ino: tree.ino(path) };
+        let view = view(&tree, &mounts, Some(place("")));
+        Ok(match view.object(place(start), path.as_bytes(), follow)? {
             Walked::Leaves => None,
-            Walked::Found(ino) => Some(tree.path(ino).to_owned()),
+            Walked::Found(found) => {
+                let path = tree.path(found.inode.ino).to_owned();
+                Some(if found.mount == 30 { path } else { format!("{}:{path}", found.mount) })
+            }
         })
     }
 
@@ -418,6 +528,51 @@ mod tests {
     }
 
     #[test]
+    fn walks_pass_bind_mounts_in_both_directions() {
+        assert_eq!(object("", "/tmp", true), Ok(Some("32:/hidden/tmp".to_owned())));
+        assert_eq!(object("", "/tmp/../a", true), Ok(Some("/a".to_owned())));
+        assert_eq!(object("", "/hidden/tmp/../../tmp/..", true), Ok(Some(String::new())));
+        assert_eq!(
+            object("", "/tmp/x", true),
+            Ok(Some("33:/a/b".to_owned())),
+            "a mount on a mount"
+        );
+        assert_eq!(object("", "/tmp/x/../..", true), Ok(Some(String::new())));
+        assert_eq!(place_in("", "", "/tmp/x/new"), Ok(Some("/a/b/new".to_owned())));
+    }
+
+    #[test]
+    fn walks_of_a_process_outside_leave_the_tree_at_absolute_links() {
+        let tree = example();
+        let mounts = TreeMounts::new(MOUNTS, libc::makedev(0, 50), &tree);
+        let view = view(&tree, &mounts, None);
+        let from = mounts.whole_tree().ok().unwrap();
+        assert_eq!(from, Location { mount: 30, ino: ROOT });
+        let found = |path: &[u8]| match view.object(from, path, true).unwrap() {
+            Walked::Found(place) => Some(tree.path(place.inode.ino)),
+            Walked::Leaves => None,
+        };
+        assert_eq!(found(b"a/rel/file"), Some("/a/b/file"));
+        assert_eq!(found(b"a/abs"), None);
+        assert_eq!(found(b".."), None);
+    }
+
+    #[test]
+    fn directories_that_a_user_may_not_search_are_closed() {
+        let tree = example();
+        let mounts = TreeMounts::default();
+        let root = Location { mount: 30, ino: ROOT };
+        let walk = |user: u32| {
+            let user = Credentials::root().set_uid(user).unwrap();
+            let view = ProcessView { searcher: Some(&user), ..view(&tree, &mounts, Some(root)) };
+            view.object(root, b"/a/private/file", true).map(|found| found != Walked::Leaves)
+        };
+        assert_eq!(walk(0), Ok(true));
+        assert_eq!(walk(5), Ok(true));
+        assert_eq!(walk(6), Err(Errno::EACCES));
+    }
+
+    #[test]
     fn unresolvable_parents_have_the_kernels_errno() {
         let long = "x".repeat(256);
         for (path, errno) in [
@@ -439,13 +594,13 @@ mod tests {
             (&format!("{long}/new"), Errno::ENAMETOOLONG),
         ] {
             let tree = example();
-            let mounted = HashSet::new();
-            let view = ProcessView { tree: &tree, root: ROOT, mounted: &mounted };
-            match view.place(ROOT, path.as_bytes()) {
+            let mounts = TreeMounts::default();
+            let root = Location { mount: 30, ino: ROOT };
+            match view(&tree, &mounts, Some(root)).place(root, path.as_bytes()) {
                 Err(found) => assert_eq!(found, errno, "{path}"),
                 // The caller checks the directory of the last component.
                 Ok(Walked::Found(place)) => {
-                    assert_eq!(tree.lookup(place.dir, b"x"), Err(errno), "{path}");
+                    assert_eq!(tree.lookup(place.dir.ino, b"x"), Err(errno), "{path}");
                 }
                 Ok(Walked::Leaves) => panic!("{path}"),
             }
@@ -467,11 +622,11 @@ mod tests {
             ("/dir", "->init.d"),
             ("/dev", "dir"),
         ]);
-        let mounted = HashSet::from([tree.ino("/dev")]);
-        let view = ProcessView { tree: &tree, root: ROOT, mounted: &mounted };
+        let mounts = TreeMounts::new(MOUNTS, libc::makedev(0, 50), &tree);
+        let place = |path: &str| Location { mount: 30, ino: tree.0[path].0 };
+        let view = view(&tree, &mounts, Some(place("")));
         let dirs = [tree.ino("/init.d")];
-        let leads =
-            |start: &str, path: &str| view.leads_into(tree.ino(start), path.as_bytes(), &dirs);
+        let leads = |start: &str, path: &str| view.leads_into(place(start), path.as_bytes(), &dirs);
         for (start, path) in [
             ("", "/init.d/ssh"),
             ("/init.d", "ssh"),

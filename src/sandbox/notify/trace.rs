@@ -13,6 +13,7 @@ use std::io;
 
 use libc::pid_t;
 
+use super::caller::MemoryTransfer;
 use crate::sandbox::sys;
 
 /// Bytes of a program's arguments that are searched. The kernel allows no more: three quarters of
@@ -61,6 +62,10 @@ pub(super) enum TraceOutcome {
     Ended(io::Error),
 }
 
+/// The function that a tracer calls for a new program, before its first instruction. If it fails,
+/// the program exits at once with code 1.
+type StartFn<'a> = &'a (dyn Fn(u32) -> io::Result<()> + Sync);
+
 /// Continues the thread `tid`, which waits in an execution, by `proceed`, and changes the program
 /// that it executes. An execution that fails in the kernel fails as usual.
 ///
@@ -71,20 +76,47 @@ pub(super) fn follow_execution(
     intervention: Intervention,
     proceed: impl FnOnce() + Send,
 ) -> io::Result<TraceOutcome> {
+    match intervention {
+        Intervention::Exit => run_tracer(tid, None, proceed),
+        Intervention::Replace { from, to } => {
+            let replace = |pid: u32| replace_argument(pid as pid_t, from, to);
+            run_tracer(tid, Some(&replace), proceed)
+        }
+    }
+}
+
+/// As [`follow_execution`], but calls `start` for the new program.
+///
+/// # Errors
+/// Fails if the thread cannot be traced; then `proceed` has not been called.
+pub(super) fn follow_to_start(
+    tid: u32,
+    start: StartFn<'_>,
+    proceed: impl FnOnce() + Send,
+) -> io::Result<TraceOutcome> {
+    run_tracer(tid, Some(start), proceed)
+}
+
+/// Traces an execution. Without `start` the program exits at once with code 0.
+fn run_tracer(
+    tid: u32,
+    start: Option<StartFn<'_>>,
+    proceed: impl FnOnce() + Send,
+) -> io::Result<TraceOutcome> {
     if !SUPPORTED {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     std::thread::scope(|scope| {
         let tracer = std::thread::Builder::new().name("tracer".to_owned());
-        let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, intervention, proceed));
+        let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, start, proceed));
         tracer?.join().unwrap_or(Ok(TraceOutcome::NotExecuted))
     })
 }
 
-/// Runs [`follow_execution`] in the tracer thread.
+/// Runs [`run_tracer`] in the tracer thread.
 fn trace(
     tid: pid_t,
-    intervention: Intervention,
+    start: Option<StartFn<'_>>,
     proceed: impl FnOnce(),
 ) -> io::Result<TraceOutcome> {
     let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
@@ -109,8 +141,8 @@ fn trace(
         match event {
             PTRACE_EVENT_EXEC => {
                 executed = true;
-                if let Intervention::Replace { from, to } = intervention {
-                    failure = replace_argument(pid, from, to).err();
+                if let Some(start) = start {
+                    failure = start(pid as u32).err();
                     done = failure.is_none();
                 }
             }
@@ -185,16 +217,6 @@ fn replace_argument(pid: pid_t, from: &[u8], to: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The type of `process_vm_readv` and `process_vm_writev`.
-type Transfer = unsafe extern "C" fn(
-    pid_t,
-    *const libc::iovec,
-    libc::c_ulong,
-    *const libc::iovec,
-    libc::c_ulong,
-    libc::c_ulong,
-) -> isize;
-
 /// Reads or writes all of `local` at `address` in the memory of a tracee.
 ///
 /// `/proc/PID/mem` does not work here: its permission bits deny a daemon that is not root the
@@ -203,7 +225,7 @@ fn transfer_memory(
     pid: pid_t,
     address: usize,
     local: &mut [u8],
-    transfer: Transfer,
+    transfer: MemoryTransfer,
 ) -> io::Result<()> {
     let length = local.len();
     let here = libc::iovec { iov_base: local.as_mut_ptr().cast(), iov_len: length };

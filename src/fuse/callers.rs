@@ -1,0 +1,125 @@
+//! The ids of the processes that make requests, and the checks of their rights that the kernel cannot
+//! do.
+//!
+//! Where the kernel knows only one id, it takes each process for root and every object for root's,
+//! and allows everything. The daemon then checks requests that change names and attributes. It
+//! cannot check who opens a file: the kernel does not send this.
+
+use std::sync::Arc;
+
+use fs_model::{Attr, Ino, Tree};
+use fuser::{Errno, Request};
+
+use super::view::OwnedView;
+use crate::sandbox::{CredentialTable, EXECUTE, WRITE};
+
+/// The bit of directories in which only owners remove entries.
+const STICKY: u16 = 0o1000;
+
+/// The processes that make requests.
+#[derive(Debug)]
+pub(super) struct Callers {
+    view: OwnedView,
+    /// The credentials of processes, if the kernel does not know them.
+    credentials: Option<Arc<CredentialTable>>,
+}
+
+impl Callers {
+    pub(super) fn new(view: OwnedView, credentials: Option<Arc<CredentialTable>>) -> Self {
+        Callers { view, credentials }
+    }
+
+    /// Returns the real user and group that own a new file.
+    pub(super) fn owner(&self, request: &Request) -> (u32, u32) {
+        match &self.credentials {
+            Some(table) => table.file_owner(request.pid()),
+            None => self.view.real_owner(request.uid(), request.gid()),
+        }
+    }
+
+    /// Returns the real group.
+    pub(super) fn group(&self, request: &Request) -> u32 {
+        self.owner(request).1
+    }
+
+    /// Whether the process runs as root.
+    pub(super) fn is_root(&self, request: &Request) -> bool {
+        match &self.credentials {
+            Some(table) => table.file_owner(request.pid()).0 == 0,
+            None => request.uid() == 0,
+        }
+    }
+
+    /// Checks the right to add entries to a directory.
+    pub(super) fn may_add(
+        &self,
+        request: &Request,
+        tree: &Tree,
+        directory: Ino,
+    ) -> Result<(), Errno> {
+        match &self.credentials {
+            Some(table) => may_change(table, request.pid(), tree, directory).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the right to remove an entry from a directory.
+    pub(super) fn may_remove(
+        &self,
+        request: &Request,
+        tree: &Tree,
+        directory: Ino,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        let Some(table) = &self.credentials else { return Ok(()) };
+        let pid = request.pid();
+        let Some(attr) = may_change(table, pid, tree, directory)? else { return Ok(()) };
+        if attr.mode & STICKY == 0 || table.owns(pid, attr.uid) {
+            return Ok(());
+        }
+        // The call itself reports a missing entry.
+        let Ok(entry) = tree.lookup(directory, name) else { return Ok(()) };
+        tree.forget(entry.ino, 1);
+        if table.owns(pid, entry.attr.uid) { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// Checks the right to change attributes of an object: that of its owner, or else, if
+    /// `by_writers`, to write it.
+    pub(super) fn may_set(
+        &self,
+        request: &Request,
+        tree: &Tree,
+        object: Ino,
+        by_writers: bool,
+    ) -> Result<(), Errno> {
+        let Some(table) = self.credentials.as_ref().filter(|table| !table.is_unused()) else {
+            return Ok(());
+        };
+        let Ok(attr) = tree.attr(object) else { return Ok(()) };
+        let pid = request.pid();
+        match by_writers {
+            true if table.may_access(pid, attr.st_mode(), (attr.uid, attr.gid), WRITE) => Ok(()),
+            true => Err(Errno::EACCES),
+            false if table.owns(pid, attr.uid) => Ok(()),
+            false => Err(Errno::EPERM),
+        }
+    }
+}
+
+/// Checks the right to change the entries of a directory. Returns its attributes, unless all
+/// processes are root.
+fn may_change(
+    table: &CredentialTable,
+    pid: u32,
+    tree: &Tree,
+    directory: Ino,
+) -> Result<Option<Attr>, Errno> {
+    if table.is_unused() {
+        return Ok(None);
+    }
+    let Ok(attr) = tree.attr(directory) else { return Ok(None) };
+    match table.may_access(pid, attr.st_mode(), (attr.uid, attr.gid), WRITE | EXECUTE) {
+        true => Ok(Some(attr)),
+        false => Err(Errno::EACCES),
+    }
+}

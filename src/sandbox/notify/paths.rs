@@ -1,0 +1,227 @@
+//! Finds the objects that the arguments of a call name, as the calling process sees them.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+
+use super::caller::{Caller, Location};
+use super::credentials::Credentials;
+use super::listener::{CallAnswer, leave_to_kernel};
+use super::resolve::{ProcessView, Supervised, Walked};
+use super::tree_mounts::TreeMounts;
+use crate::sandbox::{SandboxIdentity, mountinfo};
+
+/// Finds objects in the tree.
+pub(super) struct PathFinder {
+    pub(super) tree: Arc<dyn Supervised>,
+    pub(super) identity: SandboxIdentity,
+    /// The mounts of commands inside.
+    inner: NamespaceMounts,
+    /// The mounts of commands outside.
+    outer: NamespaceMounts,
+    /// The path of the root for commands outside.
+    outside_root: Vec<u8>,
+}
+
+/// The mounts of a mount namespace.
+struct NamespaceMounts {
+    /// Its mountinfo file.
+    info: File,
+    /// The mounts as last read, until they change.
+    known: Mutex<Option<Arc<TreeMounts>>>,
+}
+
+impl NamespaceMounts {
+    fn new(info: File) -> Self {
+        NamespaceMounts { info, known: Mutex::new(None) }
+    }
+
+    fn get(&self, device: u64, tree: &dyn Supervised) -> io::Result<Arc<TreeMounts>> {
+        let mut known = self.known.lock();
+        // The kernel reports changes since the last poll (proc_pid_mounts(5)).
+        let mut fds = [PollFd::new(self.info.as_fd(), PollFlags::POLLPRI)];
+        let is_changed = poll(&mut fds, PollTimeout::ZERO) != Ok(0);
+        if let Some(mounts) = known.as_ref().filter(|_| !is_changed) {
+            return Ok(mounts.clone());
+        }
+        let mounts = TreeMounts::new(&mountinfo::read(&self.info)?, device, tree);
+        Ok(known.insert(Arc::new(mounts)).clone())
+    }
+}
+
+impl PathFinder {
+    /// Creates one. `inner` is the mountinfo file of commands inside; `stage` is the process in the
+    /// mount namespace of commands outside, for which the root is at `outside_root`.
+    pub(super) fn new(
+        tree: Arc<dyn Supervised>,
+        identity: SandboxIdentity,
+        inner: File,
+        stage: Caller,
+        outside_root: Vec<u8>,
+    ) -> io::Result<Self> {
+        let outer = NamespaceMounts::new(stage.open_mountinfo()?);
+        Ok(PathFinder { tree, identity, inner: NamespaceMounts::new(inner), outer, outside_root })
+    }
+
+    /// Resolves a path for the caller: `resolve` gets the place and the path to begin with.
+    pub(super) fn walk<T>(
+        &self,
+        caller: Caller,
+        start: i32,
+        path: &[u8],
+        searcher: Option<&Credentials>,
+        resolve: impl FnOnce(&ProcessView<'_>, Location, &[u8]) -> Result<Walked<T>, Errno>,
+    ) -> Result<Walked<T>, CallAnswer> {
+        let mounts = self.tree_mounts(caller)?;
+        let root = self.place(&mounts, caller, "root").ok();
+        let (from, path) = match (path.first(), root) {
+            (Some(b'/'), Some(root)) => (root, path),
+            (Some(b'/'), None) => (mounts.whole_tree()?, self.below_outside_root(path)?),
+            _ => (self.place(&mounts, caller, &proc_link_name(start))?, path),
+        };
+        let view = ProcessView { tree: &*self.tree, mounts: &mounts, root, searcher };
+        Ok(resolve(&view, from, path)?)
+    }
+
+    /// Returns the path from the root for a path of a command outside.
+    fn below_outside_root<'a>(&self, path: &'a [u8]) -> Result<&'a [u8], CallAnswer> {
+        match path.strip_prefix(self.outside_root.as_slice()) {
+            Some([]) => Ok(b"."),
+            Some([b'/', rest @ ..]) => {
+                let start = rest.iter().position(|&byte| byte != b'/');
+                Ok(start.map_or(b".", |start| &rest[start..]))
+            }
+            _ => Err(CallAnswer::Continue),
+        }
+    }
+
+    /// Resolves a path to an object; see [`PathFinder::walk`].
+    pub(super) fn object(
+        &self,
+        caller: Caller,
+        start: i32,
+        path: &[u8],
+        follow: bool,
+        searcher: Option<&Credentials>,
+    ) -> Result<Location, CallAnswer> {
+        let found = self.walk(caller, start, path, searcher, |view, from, path| {
+            view.object(from, path, follow)
+        });
+        match found? {
+            Walked::Found(place) => Ok(Location { mount: place.mount, ino: place.inode.ino }),
+            Walked::Leaves => match descriptor_link(path).filter(|_| follow) {
+                Some((fd, b"")) => self.descriptor(caller, fd),
+                Some((fd, rest)) => self.object(caller, fd, rest, follow, searcher),
+                None => Err(CallAnswer::Continue),
+            },
+        }
+    }
+
+    /// Returns the place of a descriptor in the tree, or of the working directory.
+    pub(super) fn descriptor(&self, caller: Caller, fd: i32) -> Result<Location, CallAnswer> {
+        let mounts = self.tree_mounts(caller)?;
+        self.place(&mounts, caller, &proc_link_name(fd))
+    }
+
+    fn place(
+        &self,
+        mounts: &TreeMounts,
+        caller: Caller,
+        name: &str,
+    ) -> Result<Location, CallAnswer> {
+        let place = caller.place(name).map_err(leave_to_kernel)?.ok_or(CallAnswer::Continue)?;
+        if mounts.contains(place.mount) { Ok(place) } else { Err(CallAnswer::Continue) }
+    }
+
+    /// Returns the mounts of the caller's mount namespace.
+    pub(super) fn tree_mounts(&self, caller: Caller) -> Result<Arc<TreeMounts>, CallAnswer> {
+        let namespace = caller.namespace("mnt").map_err(leave_to_kernel)?;
+        let (device, tree) = (self.identity.device, &*self.tree);
+        let mounts = match self.known_mounts(namespace) {
+            Some(mounts) => mounts.get(device, tree).map_err(leave_to_kernel)?,
+            None => Arc::new(TreeMounts::new(&self.mountinfo(caller)?, device, tree)),
+        };
+        Ok(mounts)
+    }
+
+    /// Returns the mountinfo of the caller's mount namespace.
+    pub(super) fn mountinfo(&self, caller: Caller) -> Result<Vec<u8>, CallAnswer> {
+        let namespace = caller.namespace("mnt").map_err(leave_to_kernel)?;
+        match self.known_mounts(namespace) {
+            Some(mounts) => mountinfo::read(&mounts.info),
+            None => caller.open_mountinfo().and_then(|info| mountinfo::read(&info)),
+        }
+        .map_err(leave_to_kernel)
+    }
+
+    fn known_mounts(&self, namespace: u64) -> Option<&NamespaceMounts> {
+        match namespace {
+            _ if namespace == self.identity.mount_namespace => Some(&self.inner),
+            _ if namespace == self.identity.outer_mount_namespace => Some(&self.outer),
+            _ => None,
+        }
+    }
+
+    /// Whether the caller works on the image: its root is in the sandbox's root, or is mounted by a
+    /// process inside. The root of a command outside is the host's.
+    pub(super) fn is_inside(&self, caller: Caller) -> bool {
+        let Ok(namespace) = caller.namespace("mnt") else { return false };
+        if namespace == self.identity.mount_namespace {
+            return true;
+        }
+        let in_tree = self
+            .tree_mounts(caller)
+            .is_ok_and(|mounts| self.place(&mounts, caller, "root").is_ok());
+        // The namespace of a command that has unshared it, inside or outside.
+        in_tree
+            || namespace != self.identity.outer_mount_namespace
+                && !caller.has_root_of_this_process()
+    }
+}
+
+/// Returns the name in `/proc/TID` of a descriptor or of the working directory.
+pub(super) fn proc_link_name(start: i32) -> String {
+    match start {
+        libc::AT_FDCWD => "cwd".to_owned(),
+        fd => format!("fd/{fd}"),
+    }
+}
+
+/// Splits a path that leads through the link of an own descriptor: the descriptor, and the path
+/// from there. The kernel resolves these links; the walk ends at the mount point of `/proc` or
+/// `/dev` before them.
+fn descriptor_link(path: &[u8]) -> Option<(i32, &[u8])> {
+    for (name, fd) in [(&b"/dev/stdin"[..], 0), (b"/dev/stdout", 1), (b"/dev/stderr", 2)] {
+        if path == name {
+            return Some((fd, b""));
+        }
+    }
+    let directories = [&b"/proc/self/fd/"[..], b"/proc/thread-self/fd/", b"/dev/fd/"];
+    let rest = directories.iter().find_map(|directory| path.strip_prefix(*directory))?;
+    let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+    let (fd, rest) = rest.split_at(end);
+    let fd = str::from_utf8(fd).ok()?.parse::<u16>().ok()?;
+    let start = rest.iter().position(|&byte| byte != b'/').unwrap_or(rest.len());
+    Some((fd.into(), &rest[start..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_descriptors_are_recognised() {
+        assert_eq!(descriptor_link(b"/proc/self/fd/7"), Some((7, &b""[..])));
+        assert_eq!(descriptor_link(b"/dev/fd/7//a/b"), Some((7, &b"a/b"[..])));
+        assert_eq!(descriptor_link(b"/dev/stdin"), Some((0, &b""[..])));
+        for other in [&b"/proc/self/fd"[..], b"/proc/self/fd/x", b"/proc/self/fd/-1", b"/dev/fdx/1"]
+        {
+            assert_eq!(descriptor_link(other), None);
+        }
+    }
+}
