@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::stage::{BOTH_USERS, EPOCH, REPOSITORY, Stage, Who, finish};
+use crate::support::stage::{EACH_PRIVILEGE, EPOCH, REPOSITORY, Stage, Who, finish};
 
 const TASKS: &str = r#"
 - name: a file
@@ -86,7 +86,7 @@ fn build(stage: &Stage, who: Who, image: &PathBuf) -> PathBuf {
 fn role_runs_unchanged_and_gives_the_same_bytes_without_root() {
     let stage = Stage::new();
     let image = project(&stage);
-    let overlays = BOTH_USERS.map(|who| build(&stage, who, &image));
+    let overlays = EACH_PRIVILEGE.map(|who| build(&stage, who, &image));
     let tree = stage.path("tree");
     fs::create_dir(&tree).unwrap();
     let unpack = "cd tree && gzip -dc '{}' | cpio -id --quiet";
@@ -116,7 +116,8 @@ fn role_runs_unchanged_and_gives_the_same_bytes_without_root() {
     for missing in ["srv/demo/a", "srv/unwanted", "srv/tagged", "root/.ansible", "tmp/.ansible"] {
         assert!(!tree.join(missing).exists(), "{missing}");
     }
-    let [root, user] = overlays.map(|overlay| fs::read(overlay).unwrap());
+    let [root, user, single] = overlays.map(|overlay| fs::read(overlay).unwrap());
+    assert!(root == single, "the privilege `none`");
     assert!(
         root == user,
         "{}",

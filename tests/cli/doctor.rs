@@ -73,9 +73,10 @@ fn complete_machine_is_ready() {
         let mut report = ask(&stage, who, stage.overcoat(who)).code(0);
         let needed = match who {
             Who::Root => &["rights", "seccomp"][..],
-            Who::Unprivileged => &["user_namespaces", "id_programs", "subordinate_ids", "seccomp"],
+            _ => &["user_namespaces", "id_programs", "subordinate_ids", "seccomp"],
         };
-        for name in needed.iter().chain(&["kernel", "fuse", "root", "mount", "mksquashfs"]) {
+        let common = ["kernel", "fuse", "privilege", "root", "mount", "mksquashfs"];
+        for name in needed.iter().chain(&common) {
             report = report.has(name, "works", &[]);
         }
         report.has("mmdebstrap", "works", &["mmdebstrap 1"]).has("ansible", "works", &["core"]);
@@ -109,11 +110,12 @@ fn fuse_device_for_root_only_suggests_chmod() {
 fn missing_newuidmap_suggests_its_package() {
     for program in ["newuidmap", "newgidmap"] {
         let parts =
-            [&format!("`{program}` is not installed"), "\"apt install uidmap\"", "only root"];
+            [&format!("`{program}` is not installed"), "\"apt install uidmap\"", "a single id"];
         examined(&hide(program), Who::Unprivileged)
-            .code(1)
-            .has("id_programs", "fault", &parts)
-            .has("root", "untried", &[]);
+            .code(0)
+            .has("id_programs", "lacks", &parts)
+            .has("privilege", "works", &["`none`"])
+            .has("root", "works", &[]);
         // Root does not need it.
         examined(&hide(program), Who::Root).code(0);
     }
@@ -133,9 +135,9 @@ fn strip(program: &str) -> String {
 fn newuidmap_without_setuid_suggests_reinstalling() {
     let parts = ["is not setuid", "\"apt install --reinstall uidmap\""];
     examined(&strip("newuidmap"), Who::Unprivileged)
-        .code(1)
-        .has("subordinate_ids", "fault", &parts)
-        .has("root", "untried", &[]);
+        .code(0)
+        .has("subordinate_ids", "lacks", &parts)
+        .has("root", "works", &[]);
 }
 
 #[test]
@@ -147,8 +149,9 @@ fn no_new_privs_is_reported() {
     command.arg(program).current_dir(stage.out(Who::Unprivileged));
     command.env("TMPDIR", stage.temporary(Who::Unprivileged));
     ask(&stage, Who::Unprivileged, command)
-        .code(1)
-        .has("subordinate_ids", "fault", &["no_new_privs"])
+        .code(0)
+        .has("subordinate_ids", "lacks", &["no_new_privs"])
+        .has("root", "works", &[])
         .has("mount", "lacks", &[]);
 }
 
@@ -160,9 +163,10 @@ fn missing_subordinate_ids_suggest_a_free_range() {
     let command =
         format!("\"usermod --add-subuids 232072-297607 --add-subgids 232072-297607 {USER}\"");
     examined(breaking, Who::Unprivileged)
-        .code(1)
-        .has("subordinate_ids", "fault", &[&command, "/etc/subuid"])
-        .has("root", "untried", &[]);
+        .code(0)
+        .has("subordinate_ids", "lacks", &[&command, "/etc/subuid"])
+        .has("privilege", "works", &["`none`"])
+        .has("root", "works", &[]);
 }
 
 #[test]
@@ -207,12 +211,16 @@ fn setting_that_forbids_user_namespaces_is_named() {
 }
 
 #[test]
-fn root_without_capabilities_is_reported() {
+fn root_without_the_right_to_mount_uses_a_user_namespace() {
     let stage = Stage::new();
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-sys_admin", "--"]).arg(stage.path("overcoat"));
     command.current_dir(stage.out(Who::Root)).env("TMPDIR", stage.temporary(Who::Root));
-    ask(&stage, Who::Root, command).code(1).has("rights", "fault", &["CAP_SYS_ADMIN"]);
+    ask(&stage, Who::Root, command)
+        .code(0)
+        .has("rights", "lacks", &["CAP_SYS_ADMIN"])
+        .has("privilege", "works", &["`subordinate`"])
+        .has("root", "works", &[]);
 }
 
 #[test]

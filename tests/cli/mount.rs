@@ -91,7 +91,7 @@ fn foreground_mount_serves_until_it_ends() {
         assert_eq!(mnt.servers(), [Pid::from_raw(child.id() as i32)]);
         match who {
             Who::Root => mnt.umount().ok().code,
-            Who::Unprivileged => {
+            Who::Unprivileged | Who::SingleId => {
                 kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
                 0
             }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
+use crate::support::stage::{EACH_PRIVILEGE, Finished, Stage, Who, finish};
 
 /// Builds an overlay with one outside script.
 fn build(stage: &Stage, who: Who, script: &str) -> (PathBuf, Finished) {
@@ -34,7 +34,7 @@ fn outside_script_uses_host_programs_on_the_root() {
          touch /tmp/of-the-host-$$ && rm /tmp/of-the-host-$$",
         program.display()
     );
-    for who in BOTH_USERS {
+    for who in EACH_PRIVILEGE {
         let (overlay, finished) = build(&stage, who, &script);
         finished.ok();
         let made = stage.archived_file(&overlay, "root/made");
@@ -67,7 +67,7 @@ fn outside_script_has_only_the_rights_of_its_user() {
 #[test]
 fn failed_outside_script_fails_the_build() {
     let stage = Stage::new();
-    for who in BOTH_USERS {
+    for who in EACH_PRIVILEGE {
         let (overlay, finished) = build(&stage, who, "#!/bin/sh\necho why >&2; exit 9\n");
         finished.code(1).stderr_has(&["script script.sh (outside)", "exit code 9", "| why"]);
         assert!(!overlay.exists());
@@ -78,7 +78,7 @@ fn failed_outside_script_fails_the_build() {
 fn programs_inside_cannot_enter_the_host_mount_namespace() {
     let stage = Stage::new();
     let host = stage.write("of-the-host", "");
-    for who in BOTH_USERS {
+    for who in EACH_PRIVILEGE {
         let mut command = stage.overcoat(who);
         // No descriptor of pid 1 gives access to another mount namespace.
         let script = "for fd in /proc/1/fd/* /proc/1/ns/mnt; do

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::stage::{BOTH_USERS, EPOCH, Stage, Who, finish};
+use crate::support::stage::{EACH_PRIVILEGE, EPOCH, Stage, Who, finish};
 use crate::{discovery, inner_program, unpacking};
 
 /// Reads an archive and its manifest.
@@ -55,6 +55,7 @@ fn discovery_overlay_has_the_same_bytes_in_every_build() {
     let root = build(Who::Root, "a.cpio.gz", "2", &[]);
     assert_same(&stage, &first, &again);
     assert_same(&stage, &first, &root);
+    assert_same(&stage, &first, &build(Who::SingleId, "a.cpio.gz", "2", &[]));
     let content = plain(&stage, &first);
     for output in
         [build(Who::Root, "c.cpio.zst", "2", &[]), build(Who::Unprivileged, "d.cpio", "1", &[])]
@@ -69,7 +70,7 @@ fn formats_have_the_same_bytes_at_every_privilege_and_thread_count() {
     let base = unpacking::torture_base(&stage);
     for format in ["cpio.gz", "cpio.zst", "cpio", "tar"] {
         let mut first = None;
-        for who in BOTH_USERS {
+        for who in EACH_PRIVILEGE {
             for threads in ["1", "2"] {
                 let output = stage.out(who).join(format!("threads-{threads}.{format}"));
                 inner_program::run(&stage, who, &[&base], "torture", |command| {

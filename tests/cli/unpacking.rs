@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use crate::discovery;
 use crate::inner_program;
 use crate::support::listing::{Listing, assert_same, list};
-use crate::support::stage::{BOTH_USERS, EPOCH, Stage, Who, finish};
+use crate::support::stage::{EACH_PRIVILEGE, EPOCH, Stage, Who, finish};
 use crate::torture;
 
 /// Scratch entries of the sandbox, which hide files of the base and are never captured.
@@ -277,7 +277,7 @@ fn torture_overlay_unpacks_to_the_same_tree_with_every_tool() {
     let stage = Stage::new();
     let base = torture_base(&stage);
     let listed = kernel_base(&stage, &base);
-    for who in BOTH_USERS {
+    for who in EACH_PRIVILEGE {
         let archive = stage.out(who).join("torture.cpio.gz");
         let finished = inner_program::attempt(&stage, who, &[&base], "torture", |command| {
             command.arg("--save").arg(&archive);

@@ -21,10 +21,15 @@ use super::{USER, lab};
 pub enum Who {
     Root,
     Unprivileged,
+    /// Also the unprivileged user, with the privilege `none`.
+    SingleId,
 }
 
 /// Both users.
 pub const BOTH_USERS: [Who; 2] = [Who::Root, Who::Unprivileged];
+
+/// Both users, at each privilege.
+pub const EACH_PRIVILEGE: [Who; 3] = [Who::Root, Who::Unprivileged, Who::SingleId];
 
 /// `SOURCE_DATE_EPOCH` of reproducible builds in the tests.
 pub const EPOCH: &str = "1700000000";
@@ -59,7 +64,7 @@ impl Stage {
         let program = Path::new(env!("CARGO_BIN_EXE_overcoat"));
         fs::write(stage.path("overcoat"), "").unwrap();
         bind(program, &stage.path("overcoat"));
-        for who in BOTH_USERS {
+        for who in EACH_PRIVILEGE {
             fs::create_dir_all(stage.out(who)).unwrap();
             fs::create_dir_all(stage.temporary(who)).unwrap();
             stage.give(&stage.out(who), who);
@@ -78,6 +83,7 @@ impl Stage {
         self.path(match who {
             Who::Root => "root",
             Who::Unprivileged => "user",
+            Who::SingleId => "single",
         })
     }
 
@@ -86,12 +92,13 @@ impl Stage {
         self.path(match who {
             Who::Root => "root.tmp",
             Who::Unprivileged => "user.tmp",
+            Who::SingleId => "single.tmp",
         })
     }
 
     /// Makes `who` the owner of `path`.
     pub fn give(&self, path: &Path, who: Who) {
-        if who == Who::Unprivileged {
+        if who != Who::Root {
             let user = User::from_name(USER).unwrap().unwrap();
             chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
@@ -124,7 +131,7 @@ impl Stage {
     pub fn command(&self, who: Who, program: impl AsRef<OsStr>) -> Command {
         let mut command = match who {
             Who::Root => Command::new(program),
-            Who::Unprivileged => {
+            Who::Unprivileged | Who::SingleId => {
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--"]);
                 command.arg(program);
@@ -138,6 +145,9 @@ impl Stage {
             .env("LC_ALL", "C")
             .env("NO_COLOR", "1")
             .env_remove("SOURCE_DATE_EPOCH");
+        if who == Who::SingleId {
+            command.env("OVERCOAT_PRIVILEGE", "none");
+        }
         super::hear_signals(&mut command);
         command
     }

@@ -1,0 +1,370 @@
+//! The privilege `none`: a user namespace with a single id, in which the daemon answers all calls
+//! that concern owners and credentials.
+
+use crate::support::stage::{EACH_PRIVILEGE, Finished, Stage, Who, finish};
+
+/// Runs a shell script on the Debian base.
+fn run(stage: &Stage, who: Who, script: &str) -> Finished {
+    let mut command = stage.overcoat(who);
+    command.arg("run").arg(stage.debian()).args(["--", "sh", "-euc", script]);
+    finish(&mut command)
+}
+
+/// Runs a script at each privilege, which must succeed with the same output. Returns the output.
+#[track_caller]
+fn same_output(stage: &Stage, script: &str) -> String {
+    let outputs = EACH_PRIVILEGE.map(|who| run(stage, who, script).ok().text());
+    assert_eq!(outputs[0], outputs[2], "root, and a single id");
+    assert_eq!(outputs[0], outputs[1], "root, and subordinate ids");
+    outputs[0].clone()
+}
+
+#[test]
+fn programs_see_the_owners_that_they_set() {
+    let stage = Stage::new();
+    let text = same_output(
+        &stage,
+        "cd /srv; umask 022; mkdir d; touch d/f; ln -s f d/l; mkfifo d/p; mknod d/n b 8 1
+         chown 5:7 d; chown -h 8:9 d/l; chown 60000:65534 d/f; chgrp mail d/p; chmod 4755 d/f
+         cp -a d e; mv e/f e/g; sed -i s/x/y/ e/g; tar cf t d; mkdir x; tar xf t -C x
+         exec 5<d/f; find . /etc/shadow /tmp /run -maxdepth 3 ! -name t ! -path '/run/*' \
+           -exec stat -c '%n %a %u:%g %t:%T %F' {} + | LC_ALL=C sort
+         stat -L -c '%u:%g' /proc/self/fd/5 /dev/fd/5; stat -c '%u:%g' - <d/f
+         python3 -c 'import os; print(os.stat(\"d/f\").st_uid, os.fstat(5).st_gid)'
+         touch /tmp/in /run/in; chown 3:4 /tmp/in /run/in; stat -c '%u:%g' /tmp/in /run/in",
+    );
+    for line in
+        ["./d/f 4755 60000:65534", "./x/d/l 777 8:9", "/etc/shadow 640 0:42", "\n3:4\n3:4\n"]
+    {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn processes_have_the_credentials_that_they_set() {
+    let stage = Stage::new();
+    let program = stage.write("ids.py", CREDENTIALS);
+    let bind = format!("{}:/ids.py:ro", program.display());
+    let outputs = EACH_PRIVILEGE.map(|who| {
+        let mut command = stage.overcoat(who);
+        command.arg("run").args(["--bind", &bind]).arg(stage.debian());
+        finish(command.args(["--", "python3", "/ids.py"])).ok().text()
+    });
+    assert_eq!(outputs[0], outputs[2], "root, and a single id");
+    assert!(outputs[0].contains("lost (7, 7, 7)"), "{}", outputs[0]);
+}
+
+/// Changes credentials in several ways, also in threads, children and set-id programs.
+const CREDENTIALS: &str = r#"
+import os, subprocess, threading
+
+def ids():
+    return os.getresuid(), os.getresgid(), sorted(os.getgroups())
+
+def child(name, action):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            action()
+            text = str(ids())
+        except OSError as error:
+            text = error.strerror + str(ids())
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    os.wait()
+    print(name, os.read(read, 4096).decode())
+
+def drop(uid=7, gid=8, groups=(8, 9)):
+    os.setgroups(list(groups)); os.setresgid(gid, gid, gid); os.setresuid(uid, uid, uid)
+
+def lost():
+    drop(); os.setuid(0)
+
+def back():
+    os.seteuid(7); os.seteuid(0)
+
+def regained():
+    os.setresuid(0, 7, 0); os.seteuid(0); os.setgroups([3])
+
+def thread():
+    started = threading.Thread(target=drop); started.start(); started.join()
+
+def orphan():
+    drop()
+    read, write = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.read(0, 1)
+            while os.getppid() != 1: pass
+            os.write(write, str(ids()).encode()); os._exit(0)
+        os._exit(0)
+    os.close(write); os.wait(); os.close(0)
+    print('orphan', os.read(read, 4096).decode(), flush=True)
+
+print('start', ids())
+for action in (drop, back, regained, thread, orphan):
+    child(action.__name__, action)
+child('lost', lost)
+# The owner of files that another user makes, and the rights of that user.
+os.mkdir('/srv/open'); os.chmod('/srv/open', 0o1777)
+os.mkdir('/srv/closed', 0o755); open('/srv/open/root', 'w').close()
+def files():
+    drop()
+    os.umask(0o22)
+    os.mkdir('/srv/open/d'); open('/srv/open/d/f', 'w').close(); os.symlink('x', '/srv/open/d/l')
+    for path in ('d', 'd/f', 'd/l'):
+        found = os.lstat('/srv/open/' + path)
+        print(path, found.st_uid, found.st_gid, oct(found.st_mode), flush=True)
+    for what in (lambda: open('/srv/closed/x', 'w'), lambda: os.unlink('/srv/open/root'),
+                 lambda: os.rmdir('/srv/closed'), lambda: os.chmod('/srv/closed', 0o777),
+                 lambda: os.chown('/srv/open/d', 9, 9), lambda: os.stat('/root/x'),
+                 lambda: os.rename('/srv/open/root', '/srv/open/d/r'),
+                 lambda: os.link('/srv/open/d/f', '/srv/closed/l'),
+                 lambda: os.utime('/srv/closed', (0, 0)), lambda: os.truncate('/etc/passwd', 0)):
+        try:
+            what(); print('done', flush=True)
+        except OSError as error:
+            print(error.strerror, flush=True)
+    os.chown('/srv/open/d', -1, 9)
+    print([os.access(path, os.W_OK) for path in ('/etc/passwd', '/srv/open/d', '/srv/closed')])
+    print([os.access(path, os.R_OK) for path in ('/etc/passwd', '/etc/shadow', '/srv/open/d')], flush=True)
+child('files', files)
+# A set-id program, and one whose execution fails.
+subprocess.run('cp /usr/bin/id /srv/open/id; chown 5:6 /srv/open/id; chmod 6755 /srv/open/id', shell=True)
+def set_id():
+    drop()
+    print(subprocess.run('/srv/open/id', capture_output=True, text=True).stdout, end='', flush=True)
+    os.chmod('/srv/open/d/f', 0o6755)
+    try:
+        os.execv('/srv/open/d/f', ['f'])
+    except OSError as error:
+        print(error.strerror, flush=True)
+child('set_id', set_id)
+# Without the saved id, an execution cannot return.
+def hidden():
+    os.setresuid(7, 7, 0)
+    os.execv('/usr/bin/python3', ['python3', '-c', """
+import os
+try:
+    os.setuid(0)
+    print('found', flush=True)
+except PermissionError:
+    print('lost', os.getresuid(), flush=True)
+"""])
+child('hidden', hidden)
+"#;
+
+/// A program that attacks the supervisor: with threads that change the path of a call, with children
+/// that are killed in calls, by other system call tables and by ways around the filter.
+const HOSTILE: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char path[] = "/etc/passwd";
+static volatile int stop;
+
+static void *flip(void *unused) {
+    while (!stop) {
+        memcpy(path, "/etc/shadow", sizeof path);
+        memcpy(path, "/etc/passwd", sizeof path);
+    }
+    return unused;
+}
+
+static void race(void) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, flip, NULL);
+    int wrong = 0;
+    for (int i = 0; i < 3000; i++) {
+        struct stat found;
+        if (stat(path, &found) != 0) continue;
+        int shadow = (found.st_mode & 07777) == 0640;
+        if (found.st_uid != 0 || found.st_gid != (shadow ? 42 : 0)) wrong++;
+    }
+    stop = 1;
+    pthread_join(thread, NULL);
+    printf("race %d\n", wrong);
+}
+
+static void *get(void *unused) {
+    for (int i = 0; i < 200; i++) {
+        int id = getuid();
+        if (id != 0 && id != 7) return "wrong";
+    }
+    return unused;
+}
+
+static void threads(void) {
+    if (fork() == 0) {
+        pthread_t thread[8];
+        for (int i = 0; i < 8; i++) pthread_create(&thread[i], NULL, get, NULL);
+        int failed = setgid(8) || setuid(7);
+        void *result = NULL;
+        for (int i = 0; i < 8; i++) {
+            void *one;
+            pthread_join(thread[i], &one);
+            if (one) result = one;
+        }
+        printf("threads %d %s %d %d\n", failed, result ? "wrong" : "right", getuid(), setuid(0));
+        fflush(stdout);
+        _exit(0);
+    }
+    wait(NULL);
+}
+
+static void killed(void) {
+    for (int i = 0; i < 200; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            struct stat found;
+            for (;;) { stat("/etc/shadow", &found); chown("/etc/motd", 0, 0); getuid(); }
+        }
+        for (volatile int wait = 0; wait < i * 500; wait++) {}
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+    }
+    printf("killed\n");
+}
+
+#ifdef __x86_64__
+static long old_call(long number, long a, long b) {
+    long result;
+    asm volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b) : "memory", "r8", "r9", "r10", "r11");
+    return result;
+}
+
+static void i386(void) {
+    if (fork() == 0) {
+        static unsigned buffer[64];
+        static char name[] = "/etc/shadow";
+        setgid(70000);
+        setuid(7);
+        long result = old_call(199, 0, 0);
+        if (result == -ENOSYS) printf("i386 missing\n");
+        else {
+            printf("i386 %ld %ld %ld", result, old_call(24, 0, 0), old_call(47, 0, 0));
+            long failed = old_call(195, (long) name, (long) buffer);
+            printf(" %ld %o %u %u %ld\n", failed, buffer[4] & 07777, buffer[6], buffer[7], old_call(23, 0, 0));
+        }
+        fflush(stdout);
+        _exit(0);
+    }
+    wait(NULL);
+}
+#endif
+
+int main(void) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    race();
+    threads();
+    killed();
+#ifdef __x86_64__
+    i386();
+#endif
+    struct rlimit limit = {5, 5};
+    printf("limit %d", setrlimit(RLIMIT_LOCKS, &limit));
+    printf(" %d\n", getuid());
+    char ring[120] = {0};
+    int failed = syscall(425, 4, ring); /* io_uring_setup */
+    printf("ring %d %d\n", failed, errno == ENOSYS);
+    struct stat found;
+    printf("%d", stat("/etc/shadow", (void *) 8) == -1 && errno == EFAULT);
+    printf("%d", stat((void *) 8, &found) == -1 && errno == EFAULT);
+    printf("%d", fstat(-1, &found) == -1 && errno == EBADF);
+    printf("%d", stat("", &found) == -1 && errno == ENOENT);
+    printf("%d\n", syscall(SYS_statx, 0, "", 0x8000, 0, &found) == -1 && errno == EINVAL);
+    return 0;
+}
+"#;
+
+#[test]
+fn hostile_programs_get_right_answers_and_end() {
+    let stage = Stage::new();
+    stage.write("hostile.c", HOSTILE);
+    stage.sh("gcc -w -O1 -pthread -static -no-pie -o hostile hostile.c; chmod 755 hostile");
+    let bind = format!("{}:/hostile:ro", stage.path("hostile").display());
+    let mut command = stage.overcoat(Who::SingleId);
+    command.arg("run").args(["--bind", &bind]).arg(stage.debian());
+    let text = finish(command.args(["--", "/hostile"])).ok().text();
+    let mut lines = vec!["race 0", "threads 0 right 7 -1", "killed"];
+    if cfg!(target_arch = "x86_64") {
+        let missing = text.contains("i386 missing");
+        lines.push(if missing { "i386 missing" } else { "i386 7 7 65534 0 640 0 42 -1" });
+    }
+    lines.extend(["limit 0 0", "ring -1 1", "11111"]);
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn endless_forks_end_with_the_command() {
+    let stage = Stage::new();
+    let script = "cat >/f.py <<'END'
+import os
+while True:
+    try:
+        if os.fork() == 0: os.getuid(); os.stat('/etc/shadow')
+    except OSError: pass
+END
+prlimit --nproc=200 python3 /f.py & until [ $(ls -d /proc/[0-9]* | wc -l) -gt 100 ]; do :; done
+stat -c %g /etc/shadow";
+    assert_eq!(run(&stage, Who::SingleId, script).ok().text(), "42\n");
+}
+
+/// Hides the subordinate ids of all users.
+const NO_IDS: &str = "echo >ids; mount --bind ids /etc/subuid; mount --bind ids /etc/subgid";
+
+#[test]
+fn user_without_subordinate_ids_builds_and_is_told_why_once() {
+    let stage = Stage::new();
+    stage.sh(NO_IDS);
+    let finished = run(&stage, Who::Unprivileged, "chown 5 /srv; stat -c %u /srv").ok();
+    assert_eq!(finished.text(), "5\n");
+    let text = "working without subordinate ids: no subordinate ids for user overcoat-test";
+    assert_eq!(finished.stderr.matches(text).count(), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("usermod --add-subuids"), "{}", finished.stderr);
+    let quiet = run(&stage, Who::SingleId, "true").ok();
+    assert_eq!(quiet.stderr, "");
+    let mut command = stage.overcoat(Who::Unprivileged);
+    command.args(["run", "--privilege", "subordinate"]).arg(stage.debian());
+    finish(command.args(["--", "true"])).code(2).stderr_has(&["/etc/subuid"]);
+}
+
+/// As mmdebstrap in its mode `root`: makes files of other users and devices, mounts, prints a tar.
+const BOOTSTRAP: &str = r#"#!/bin/sh
+set -e
+cd "$TMPDIR"
+mkdir -p root/etc root/dev root/usr/bin pts
+echo x >root/etc/file; chown 5:42 root/etc/file; chmod 4750 root/etc/file
+mknod root/usr/device b 8 1
+mount -t devpts none pts -o noexec,nosuid,uid=5,mode=620,ptmxmode=666; [ -e pts/ptmx ]; umount pts
+chroot root true 2>/dev/null || [ $? = 127 ]
+tar --numeric-owner --sort=name -c -C root .
+"#;
+
+#[test]
+fn base_is_bootstrapped_with_the_owners_of_its_packages() {
+    let stage = Stage::new();
+    stage.write("bin/mmdebstrap", BOOTSTRAP);
+    let image = stage.write("base.yml", "kind: base\nrelease: bookworm\nprovisioner: p\n");
+    stage.write("p/files/etc/motd", "hello");
+    stage.write("p/provisioner.yml", "files: files\n");
+    let output = stage.out(Who::SingleId).join("base.tar");
+    let mut command = stage.overcoat(Who::SingleId);
+    let path = format!("{}:{}", stage.path("bin").display(), std::env::var("PATH").unwrap());
+    command.env("PATH", path).arg("build").arg(image).arg("-o").arg(&output);
+    finish(&mut command).ok();
+    let listed = stage.sh(&format!("tar --numeric-owner -tvf '{}'", output.display()));
+    for line in ["-rwsr-x--- 5/42", "brw-r--r-- 0/0             8,1"] {
+        assert!(listed.contains(line), "{listed}");
+    }
+}
