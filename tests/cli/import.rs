@@ -265,7 +265,10 @@ fn existing_project_file_is_kept() {
     let who = Who::Unprivileged;
     let folder = tree(&stage, "tree", &stage.out(who), "file:///etc/hostname");
     let old = stage.write("tree/overcoat.yml", "mine\n");
-    import(&stage, who, &folder, &[]).code(2).stderr_has(&["overcoat.yml already exists; --force"]);
+    import(&stage, who, &folder, &[]).code(2).stderr_has(&[
+        "overcoat.yml already exists; --add keeps it",
+        "--force overwrites it and all changes",
+    ]);
     assert_eq!(fs::read_to_string(&old).unwrap(), "mine\n");
     // Standard output can be used although the file exists.
     let shown = import(&stage, who, &folder, &["-o", "-"]).ok().text();
@@ -286,7 +289,8 @@ fn fixes_in_a_copy_leave_the_tree_as_it_is() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let folder = tree(&stage, "tree", Path::new("/srv/builds"), "http://example.org/tool");
-    let old = "- include: more.yml\n- {debug: {msg: x}, with_items: names, sudo: yes}\n";
+    let old = "- include: more.yml\n- {debug: {msg: x}, with_items: greeting, sudo: yes}\n\
+               - {debug: {msg: x}, with_items: lshw}\n";
     let task = "roles/overlay/small/tasks/main.yml";
     stage.write(format!("tree/{task}"), old);
     stage.write("tree/.git/config", "");
@@ -302,7 +306,8 @@ fn fixes_in_a_copy_leave_the_tree_as_it_is() {
     assert!(!folder.join("overcoat.yml").exists());
     assert!(!copy.join(".git").exists());
     let new = "- import_tasks: more.yml\n\
-               - {debug: {msg: x}, with_items: \"{{ names }}\", become: yes}\n";
+               - {debug: {msg: x}, with_items: \"{{ greeting }}\", become: yes}\n\
+               - {debug: {msg: x}, with_items: lshw}\n";
     assert_eq!(fs::read_to_string(copy.join(task)).unwrap(), new);
     let mode = fs::metadata(copy.join("roles/overlay/small/files/boot")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o755);
@@ -342,4 +347,131 @@ fn later_config_files_are_added_to_an_existing_project() {
     finish(stage.overcoat(who).arg("build").arg(&folder).arg("later")).ok();
     let overlay = stage.out(who).join("later.cpio.gz");
     assert_eq!(stage.archived_file(&overlay, "etc/motd"), "later\n");
+}
+
+#[test]
+fn links_of_a_copied_tree_lead_to_the_same_files() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", Path::new("/srv/builds"), "http://example.org/tool");
+    stage.write("shared/tool", "of the site\n");
+    let links = [
+        // Out of the tree, and a missing target there.
+        ("roles/overlay/small/files/tool", "../../../../../shared/tool"),
+        ("outside", "../shared"),
+        ("lost", "../missing"),
+        ("roles/inside/out", "../../vars/../../missing"),
+        // In the tree, directly and through its parent.
+        ("roles/overlay/small/files/near", "../tasks/main.yml"),
+        ("roles/overlay/small/files/back", "../../../../../tree/vars/small.yml"),
+        ("back", "../tree/vars"),
+        ("absolute", "/etc/hostname"),
+    ];
+    for (link, target) in links {
+        let link = folder.join(link);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, link).unwrap();
+    }
+    stage.give(&stage.path(""), who);
+    fs::create_dir(stage.path("deep")).unwrap();
+    stage.give(&stage.path("deep"), who);
+    let copy = stage.path("deep/copy");
+    import(&stage, who, &folder, &["--copy", copy.to_str().unwrap()]).ok();
+    let real = |path: &str| copy.join(path).canonicalize().unwrap();
+    let (stage_real, copy_real) = (stage.path("").canonicalize().unwrap(), real(""));
+    assert_eq!(real("roles/overlay/small/files/tool"), stage_real.join("shared/tool"));
+    assert_eq!(real("outside"), stage_real.join("shared"));
+    assert_eq!(fs::read_link(copy.join("lost")).unwrap(), stage_real.join("missing"));
+    let lost = fs::read_link(copy.join("roles/inside/out")).unwrap();
+    assert_eq!(lost, stage_real.join("tree/vars/../../missing"));
+    let near = copy_real.join("roles/overlay/small/tasks/main.yml");
+    assert_eq!(real("roles/overlay/small/files/near"), near);
+    assert_eq!(real("roles/overlay/small/files/back"), copy_real.join("vars/small.yml"));
+    assert_eq!(real("back"), copy_real.join("vars"));
+    assert_eq!(fs::read_link(copy.join("absolute")).unwrap(), Path::new("/etc/hostname"));
+    // The path of a base is such a link, too.
+    fs::remove_dir_all(&copy).unwrap();
+    stage.write("base.tar", "");
+    let more = ["--copy", copy.to_str().unwrap(), "--base", "../base.tar"];
+    import(&stage, who, &folder, &more).ok();
+    let text = fs::read_to_string(copy.join("overcoat.yml")).unwrap();
+    let line = format!("    base: {}\n", stage_real.join("base.tar").display());
+    assert!(text.contains(&line), "{text}");
+}
+
+#[test]
+fn failed_import_leaves_no_copy() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", Path::new("/srv/builds"), "http://example.org/tool");
+    stage.give(&stage.path(""), who);
+    let copy = stage.path("copy");
+    let to = copy.to_str().unwrap();
+    let elsewhere = stage.path("elsewhere/overcoat.yml");
+    for output in ["/nonexistent/overcoat.yml", elsewhere.to_str().unwrap(), "overcoat.yml"] {
+        import(&stage, who, &folder, &["--copy", to, "-o", output])
+            .code(2)
+            .stderr_has(&["is not in", "relative to its file"]);
+        assert!(!copy.exists(), "{output}");
+    }
+    // A file that cannot be read.
+    let secret = stage.write("tree/docs/secret", "x\n");
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    finish(stage.overcoat(who).arg("import").arg(&folder).args(["--copy", to]))
+        .code(2)
+        .stderr_has(&["cannot copy", "docs/secret"]);
+    assert!(!copy.exists());
+    // An existing directory is not removed.
+    fs::create_dir(&copy).unwrap();
+    stage.write("copy/mine", "");
+    finish(stage.overcoat(who).arg("import").arg(&folder).args(["--copy", to])).code(2);
+    assert!(copy.join("mine").exists());
+    fs::remove_dir_all(&copy).unwrap();
+    // The file may have another name in the copy.
+    fs::remove_file(secret).unwrap();
+    let output = copy.join("other.yml");
+    import(&stage, who, &folder, &["--copy", to, "-o", output.to_str().unwrap()])
+        .ok()
+        .stderr_has(&["other.yml: 3 images"]);
+    assert!(output.exists());
+}
+
+#[test]
+fn advice_after_an_import_keeps_an_edited_project() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", Path::new("/srv/builds"), "http://example.org/tool");
+    let task = "roles/overlay/small/tasks/main.yml";
+    let path = stage.write(format!("tree/{task}"), "- {debug: {msg: x}, sudo: yes}\n");
+    stage.give(&path, who);
+    stage.give(path.parent().unwrap(), who);
+    let next = format!("Next: overcoat import {} --fix", folder.display());
+    let shown = import(&stage, who, &folder, &["-o", "-"]).ok();
+    shown.stderr_has(&[&format!("{next}, then")]);
+    import(&stage, who, &folder, &[]).ok().stderr_has(&[&format!("{next} --add, then")]);
+    let file = folder.join("overcoat.yml");
+    let edited = format!("# mine\n{}", fs::read_to_string(&file).unwrap());
+    fs::write(&file, &edited).unwrap();
+    import(&stage, who, &folder, &["--fix", "--add"]).ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), edited);
+    let fixed = "- {debug: {msg: x}, become: yes}\n";
+    assert_eq!(fs::read_to_string(folder.join(task)).unwrap(), fixed);
+    // A project file with another name.
+    let other = folder.join("other.yml");
+    let other = other.to_str().unwrap();
+    fs::rename(&file, other).unwrap();
+    stage.write("tree/vars/later.yml", "provisioner: roles/overlay/small\ngreeting: later\n");
+    import(&stage, who, &folder, &["--add", "-o", other])
+        .ok()
+        .stderr_has(&["other.yml: 1 image added: later"]);
+    // An image with the name of a new config file, and another role.
+    stage.write("tree/vars/small2.yml", "# provisioner: roles/overlay/small\ngreeting: two\n");
+    let text =
+        fs::read_to_string(other).unwrap() + "\n  small2: {base: basefs, provisioner: ./mine}\n";
+    stage.write("tree/mine/provisioner.yml", "steps: []\n");
+    fs::write(other, text).unwrap();
+    import(&stage, who, &folder, &["--add", "-o", other]).ok().stderr_has(&[
+        "other.yml: no image added; see the list below",
+        "vars/small2.yml: not added: the project has another image small2",
+    ]);
 }

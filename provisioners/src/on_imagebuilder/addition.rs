@@ -6,33 +6,25 @@ use std::path::{Path, PathBuf};
 
 use super::project_writer::write;
 use super::tree::{ConfigKind, ImagebuilderTree};
-use super::{ImportError, Note};
+use super::{ImportError, Imported, Note};
 use crate::ansible::paths::normalized;
 use crate::config::{YamlDocument, YamlNode, YamlValue};
-use crate::project::FILE_NAME;
 
-/// A project file with added images.
-pub(super) struct AddedImages {
-    pub(super) text: String,
-    /// The names of the new images.
-    pub(super) images: Vec<String>,
-}
-
-/// Adds the images of all config files that the project file `text` does not name.
+/// Adds the images of all config files that the project file `text` does not name. Returns the text
+/// and the images.
 pub(super) fn add(
     tree: &ImagebuilderTree,
     file: &Path,
     text: &str,
     base: Option<&str>,
     notes: &mut Vec<Note>,
-) -> Result<AddedImages, ImportError> {
+) -> Result<Imported, ImportError> {
     let document = YamlDocument::parse(file, text.to_owned())?;
     let empty = Vec::new();
     let existing = match document.root.get("images").map(|images| &images.value) {
         Some(YamlValue::Map(entries)) => entries,
         _ => &empty,
     };
-    let names: BTreeSet<&str> = existing.iter().map(|(key, _)| key.name.as_str()).collect();
     let of_files: BTreeMap<PathBuf, &str> = existing
         .iter()
         .filter_map(|(key, node)| Some((config_file(tree, node)?, key.name.as_str())))
@@ -44,24 +36,27 @@ pub(super) fn add(
         .filter(|config| config.kind == ConfigKind::Base)
         .filter_map(|config| Some((config.name.as_str(), *of_files.get(&config.file)?)))
         .collect();
-    let release = document.root.get("release").and_then(|node| node.text("").ok());
-    let written = write(tree, base, release, &mut Vec::new());
+    let written = write(tree, base, &mut Vec::new());
     // The images of the project may have another indentation.
     let column = existing.first().map_or(INDENT + 1, |(key, _)| key.span.column);
     let margin = " ".repeat(column.saturating_sub(1 + INDENT));
     let mut lines = String::new();
     let mut images = Vec::new();
+    let mut not_added = Vec::new();
     for image in &written.images {
         if of_files.contains_key(&image.file) {
             continue;
         }
-        if names.contains(image.name.as_str()) {
-            let text = format!(
-                "not added: the project has another image {}; give it this file as `config_file`, \
-                 or rename it",
-                image.name
-            );
-            notes.push(Note::of_file(&image.file, text));
+        if let Some((_, node)) = existing.iter().find(|(key, _)| key.name == image.name) {
+            if !is_image_of(tree, &image.file, node) {
+                let text = format!(
+                    "not added: the project has another image {}; rename that image or this file, \
+                     then run `overcoat import --add` again",
+                    image.name
+                );
+                notes.push(Note::of_file(&image.file, text));
+                not_added.push(image.file.clone());
+            }
             continue;
         }
         lines.push('\n');
@@ -86,9 +81,24 @@ pub(super) fn add(
             );
             return Err(ImportError::Config(mistake.into()));
         }
-        note_missing_variables(&document.root, &written.variables, notes);
+        note_missing_variables(file, &document.root, &written.variables, notes);
     }
-    Ok(AddedImages { text: inserted(text, &document.root, &lines), images })
+    let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let lines = lines.replace('\n', newline);
+    let text = inserted(text, &document.root, &lines, newline);
+    Ok(Imported { text, images, not_added, ..Imported::default() })
+}
+
+/// Returns whether an image of the project that does not name a config file, but has the name of
+/// its image, is that image: it runs the same role. An import does not name every config file.
+fn is_image_of(tree: &ImagebuilderTree, file: &Path, image: &YamlNode) -> bool {
+    let config = tree.configs.iter().find(|config| config.file == file);
+    let roles = image.get("provisioner").and_then(|roles| roles.list().ok()).unwrap_or_default();
+    image.get("config_file").is_none()
+        && roles.iter().filter_map(|role| role.text("a role").ok()).any(|role| {
+            config
+                .is_some_and(|config| normalized(Path::new(role)) == Path::new(&config.provisioner))
+        })
 }
 
 /// Indentation of the images that are written, in spaces.
@@ -114,29 +124,35 @@ fn config_file(tree: &ImagebuilderTree, image: &YamlNode) -> Option<PathBuf> {
 }
 
 /// Adds a note for each variable for all images that roles use and the project lacks.
-fn note_missing_variables(project: &YamlNode, needed: &BTreeSet<String>, notes: &mut Vec<Note>) {
+fn note_missing_variables(
+    file: &Path,
+    project: &YamlNode,
+    needed: &BTreeSet<String>,
+    notes: &mut Vec<Note>,
+) {
+    let file = Path::new(file.file_name().unwrap_or_default());
     let variables = project.get("variables");
     for name in needed {
         if variables.is_none_or(|variables| variables.get(name).is_none()) {
             let text = format!("`variables` lacks `{name}`, which roles may use");
-            notes.push(Note::of_file(Path::new(FILE_NAME), text));
+            notes.push(Note::of_file(file, text));
         }
     }
 }
 
 /// Inserts lines after the last image.
-fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
+fn inserted(text: &str, project: &YamlNode, lines: &str, newline: &str) -> String {
     if lines.is_empty() {
         return text.to_owned();
     }
-    let images = format!("images:\n{}", lines.trim_start_matches('\n'));
+    let images = format!("images:{newline}{}", lines.trim_start_matches(['\r', '\n']));
     let entries: &[_] = match &project.value {
         YamlValue::Map(entries) => entries,
         _ => &[],
     };
     let Some(at) = entries.iter().position(|(key, _)| key.name == "images") else {
         let (text, end) = without_end_mark(text);
-        return format!("{text}\n{images}{end}");
+        return format!("{text}{newline}{images}{end}");
     };
     let empty = matches!(&entries[at].1.value, YamlValue::Map(images) if images.is_empty());
     if empty || entries[at].1.is_null() {
@@ -155,7 +171,7 @@ fn inserted(text: &str, project: &YamlNode, lines: &str) -> String {
     }
     let (before, after) = all.split_at(end.min(all.len()));
     let before = before.concat();
-    let newline = if before.ends_with('\n') { "" } else { "\n" };
+    let newline = if before.ends_with('\n') { "" } else { newline };
     format!("{before}{newline}{lines}{}{end_mark}", after.concat())
 }
 

@@ -40,6 +40,11 @@ impl LineEdit {
         Some(Self { line, column, old: old.to_owned(), new: Some(new.to_owned()) })
     }
 
+    /// Returns its line, from 1.
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
     /// Returns the edit that deletes a line.
     pub(super) fn delete(line: usize) -> Self {
         Self { line, column: 1, old: String::new(), new: None }

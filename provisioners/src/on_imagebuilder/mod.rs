@@ -8,12 +8,15 @@
 //! - Each role and each config file is in the result's [accounts](Account), and a [`Note`] reports
 //!   everything that the user has to do.
 //!
-//! `tree` reads the directory, `wrappers` the wrapper playbooks, `settings` converts variables to
-//! settings of a project, `releases` knows releases of Debian and Ubuntu, `role_choice` finds the
-//! role of a config file, `project_writer` writes the project file, `addition` adds images to an
-//! existing one, and `obsolete` searches the roles for text whose meaning has changed.
+//! `tree` reads the directory, `global_variables` the variables for all images, `wrappers` the
+//! wrapper playbooks, `settings` converts variables to settings of a project, `releases` knows
+//! releases of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out` explains
+//! config files without an image, `project_writer` writes the project file, `addition` adds images
+//! to an existing one, and `obsolete` searches the roles for text whose meaning has changed.
 
 mod addition;
+mod global_variables;
+mod left_out;
 mod line_edit;
 mod obsolete;
 mod project_writer;
@@ -32,12 +35,15 @@ use crate::config::ConfigError;
 use crate::project::{FILE_NAME, Project};
 
 /// The result of an import.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Imported {
     /// The text of the project file, for the tree's directory.
     pub text: String,
     /// The names of its new images.
     pub images: Vec<String>,
+    /// The config files that need an image and got none, because the project has another image of
+    /// that name.
+    pub not_added: Vec<PathBuf>,
     /// What became of each config file and role, ordered by path.
     pub accounts: Vec<Account>,
     /// Notes for the user, ordered by file and line.
@@ -146,34 +152,39 @@ pub enum ImportError {
 pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
     let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let written = project_writer::write(&tree, base, None, &mut notes);
+    let written = project_writer::write(&tree, base, &mut notes);
     if written.images.is_empty() {
         let left_out = tree
             .left_out
             .first_key_value()
-            .map(|(file, why)| format!("no image can be imported; {}: {why}", file.display()));
+            .map(|(file, why)| (file.display(), &why.reason))
+            .map(|(file, why)| format!("no image can be imported; {file}: {why}"));
         let problem = left_out.unwrap_or_else(|| "no file in vars/ names a provisioner".to_owned());
         return Err(ImportError::Nothing { path: folder.to_owned(), problem });
     }
     let text = written.text();
     Project::parse(&folder.join(FILE_NAME), text.clone()).map_err(ImportError::Unreadable)?;
     let images = written.images.iter().map(|image| image.name.clone()).collect();
-    finish(&tree, text, images, base, notes)
+    finish(&tree, Imported { text, images, ..Imported::default() }, base, notes)
 }
 
-/// Adds the config files that an existing project file does not name to it. `text` is the text of
-/// that file.
+/// Adds the config files that an existing project file does not name to it. `file` is
+/// that file, which is in `folder`, and `text` its text.
 ///
 /// # Errors
 ///
 /// Fails as [`import`] does, and if the project file has a mistake.
-pub fn add(folder: &Path, text: &str, base: Option<&str>) -> Result<Imported, ImportError> {
+pub fn add(
+    folder: &Path,
+    file: &Path,
+    text: &str,
+    base: Option<&str>,
+) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
     let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let file = folder.join(FILE_NAME);
-    let added = addition::add(&tree, &file, text, base, &mut notes)?;
-    Project::parse(&file, added.text.clone()).map_err(ImportError::Unreadable)?;
-    finish(&tree, added.text, added.images, base, notes)
+    let added = addition::add(&tree, file, text, base, &mut notes)?;
+    Project::parse(file, added.text.clone()).map_err(ImportError::Unreadable)?;
+    finish(&tree, added, base, notes)
 }
 
 /// Returns the files of the tree that mechanical edits change, with the changed text: old syntax of
@@ -190,8 +201,7 @@ pub fn fixes(folder: &Path) -> Result<Vec<FileChange>, ImportError> {
 /// Completes the result of an import with the accounts and the notes about roles.
 fn finish(
     tree: &tree::ImagebuilderTree,
-    text: String,
-    images: Vec<String>,
+    imported: Imported,
     base: Option<&str>,
     mut notes: Vec<Note>,
 ) -> Result<Imported, ImportError> {
@@ -199,5 +209,5 @@ fn finish(
     obsolete::add_notes(tree, &mut notes)?;
     notes.sort();
     notes.dedup();
-    Ok(Imported { text, images, accounts: tree.accounts(base)?, notes })
+    Ok(Imported { accounts: tree.accounts(base)?, notes, ..imported })
 }

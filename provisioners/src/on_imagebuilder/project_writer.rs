@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Note;
-use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, archive_lines, has_systemd};
+use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, advice, archive_lines, is_out_of_use};
 use super::settings::{self, DebianArchive, Global, ImportedSettings, TreeVariables};
 use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
 use super::wrappers::WrapperCleanup;
-use super::yaml_writer::{entry, plain_or_quoted};
+use super::yaml_writer::{entry, flow, glob, has_word, is_name, plain_or_quoted, wrapped};
 
 /// The parts of a project file.
 #[derive(Debug)]
@@ -38,12 +38,10 @@ impl WrittenProject {
     }
 }
 
-/// Writes the project file. With `base`, the tree's bases are left out. `release` is that of an
-/// existing project, if the images are added to one.
+/// Writes the project file. With `base`, the tree's bases are left out.
 pub(super) fn write(
     tree: &ImagebuilderTree,
     base: Option<&str>,
-    release: Option<&str>,
     notes: &mut Vec<Note>,
 ) -> WrittenProject {
     let images = tree.configs.iter().filter(|c| base.is_none() || c.kind != ConfigKind::Base);
@@ -51,7 +49,6 @@ pub(super) fn write(
     let mut writer = Writer {
         tree,
         base,
-        release,
         bases: images.iter().copied().filter(|config| config.kind == ConfigKind::Base).collect(),
         all: ImportedSettings::new(&TreeVariables::new(&tree.globals, &[])),
         outputs: BTreeSet::new(),
@@ -75,7 +72,6 @@ pub(super) fn write(
 struct Writer<'a> {
     tree: &'a ImagebuilderTree,
     base: Option<&'a str>,
-    release: Option<&'a str>,
     bases: Vec<&'a Config>,
     all: ImportedSettings,
     /// The output files of all images so far, to give each image a unique one.
@@ -111,6 +107,15 @@ impl Writer<'_> {
         self.line("#     overcoat build            builds all images that are out of date");
         self.line("#     overcoat build NAME…      builds some images, and the images they need");
         self.line("");
+    }
+
+    /// Writes a comment about a release that is out of use.
+    fn advice(&mut self, indent: usize, release: &str, archive: Option<&DebianArchive>) {
+        if is_out_of_use(release) {
+            let names = self.tree.globals.iter().map(|global| global.name.clone());
+            let kernels: Vec<String> = names.filter(|n| n.contains("kernel_version")).collect();
+            self.comment(indent, &format!("Check: {}", advice(release, archive, &kernels)));
+        }
     }
 
     /// Returns a comment that names the file of a variable for all images.
@@ -167,6 +172,9 @@ impl Writer<'_> {
                     .push(("output: build".to_owned(), "the directory for artifacts".to_owned()));
             }
         }
+        if let Some(release) = all.release.as_deref().filter(|_| !self.bases.is_empty()) {
+            self.advice(0, release, all.archive.as_ref());
+        }
         for (line, from) in settings {
             let (first, rest) = line.split_once('\n').unwrap_or((&line, ""));
             self.line(&format!("{first:<39} # {from}"));
@@ -215,7 +223,7 @@ impl Writer<'_> {
         let used = self.texts_with_variables(images);
         let mut lines = String::new();
         let mut file = None;
-        let mut omitted = Vec::new();
+        let (mut set_here, mut unused, mut invalid) = (Vec::new(), Vec::new(), Vec::new());
         let mut names = BTreeSet::new();
         for global in &self.tree.globals {
             let value = match conversion(global, &used) {
@@ -223,8 +231,16 @@ impl Writer<'_> {
                 Conversion::BuildRoot => {
                     format!("  {}: \"{{{{ build_root }}}}\"\n", global.name)
                 }
-                Conversion::Omit => {
-                    omitted.push(global.name.as_str());
+                Conversion::SetByOvercoat => {
+                    set_here.push(global.name.as_str());
+                    continue;
+                }
+                Conversion::Unused => {
+                    unused.push(global.name.as_str());
+                    continue;
+                }
+                Conversion::Invalid => {
+                    invalid.push(global.name.as_str());
                     continue;
                 }
             };
@@ -241,11 +257,14 @@ impl Writer<'_> {
             "Variables for all roles. overcoat sets `build_root` and `build_artifact_path` for each \
              image.",
         );
-        if !omitted.is_empty() {
-            self.comment(
-                0,
-                &format!("Left out because no role uses them: {}.", omitted.join(", ")),
-            );
+        for (why, names) in [
+            ("overcoat sets them", set_here),
+            ("no role uses them", unused),
+            ("their names are invalid, also in Ansible", invalid),
+        ] {
+            if !names.is_empty() {
+                self.comment(0, &format!("Left out because {why}: {}.", names.join(", ")));
+            }
         }
         if lines.is_empty() {
             self.line("variables: {}");
@@ -308,6 +327,7 @@ impl Writer<'_> {
         if own.release != self.all.release
             && let Some(release) = &own.release
         {
+            self.advice(4, release, own.archive.as_ref());
             self.key("release", &plain_or_quoted(release));
         }
         if own.archive != self.all.archive
@@ -334,16 +354,12 @@ impl Writer<'_> {
             }
             (None, None) => self.key("variant", "minbase"),
         }
-        let release = self.release.filter(|_| own.release == self.all.release);
-        let release = release.or(own.release.as_deref()).unwrap_or(DEFAULT_RELEASE);
         let mut packages = own.packages.clone();
-        let boots = if has_systemd(release) {
-            packages.extend(BOOT_PACKAGES.map(str::to_owned));
-            " The others boot the machine: minbase has no init."
-        } else {
-            ""
-        };
-        self.comment(4, &format!("Ansible needs Python in the root.{boots}"));
+        packages.extend(BOOT_PACKAGES.map(str::to_owned));
+        self.comment(
+            4,
+            "Ansible needs Python in the root. The others boot the machine: minbase has no init.",
+        );
         self.key("packages", &flow(&packages));
         if scope.raw("basefs_exclude_packages").is_some() {
             self.comment(
@@ -381,8 +397,8 @@ impl Writer<'_> {
             self.comment(
                 4,
                 "Check: after the role, library:initrd creates the initrd of each kernel in /boot. \
-                 Its /etc/initramfs-tools/modules replaces the role's: list the modules in \
-                 `variables`.",
+                 Its /etc/initramfs-tools/modules replaces the role's: write the modules of the \
+                 role to `variables` as `modules: [squashfs, overlay, loop, MODULE…]`.",
             );
             let variables = ["kernel: \"\"", "boot_script: overcoat"];
             self.provisioner(config, Some(("library:initrd", &variables)));
@@ -543,40 +559,30 @@ enum Conversion {
     Keep,
     /// It becomes another name of `build_root`.
     BuildRoot,
-    /// It is left out.
-    Omit,
+    /// It is left out because overcoat sets it.
+    SetByOvercoat,
+    /// It is left out because no role uses it.
+    Unused,
+    /// It is left out because no variable can have its name.
+    Invalid,
 }
 
 fn conversion(global: &Global, used: &str) -> Conversion {
     let name = global.name.as_str();
     // overcoat sets the variables of the connection to the root.
     let of_ansible = name.starts_with("ansible_") && name != "ansible_dependencies";
-    if matches!(name, "build_root" | "build_artifact_path") || of_ansible || !is_name(name) {
-        return Conversion::Omit;
+    if matches!(name, "build_root" | "build_artifact_path") || of_ansible {
+        return Conversion::SetByOvercoat;
     }
-    if settings::is_build_root(name) {
-        return if has_word(used, name) { Conversion::BuildRoot } else { Conversion::Omit };
+    if !is_name(name) {
+        return Conversion::Invalid;
     }
-    let special = settings::CONVERTED_VARIABLES.contains(&name)
-        || settings::WRAPPER_VARIABLES.contains(&name);
-    if special && !has_word(used, name) { Conversion::Omit } else { Conversion::Keep }
-}
-
-/// Returns whether a text contains a word, not only as part of longer words.
-fn has_word(text: &str, word: &str) -> bool {
-    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.match_indices(word)
-        .any(|(at, _)| !text[..at].ends_with(part) && !text[at + word.len()..].starts_with(part))
-}
-
-fn is_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// Returns a list in flow style.
-fn flow(words: &[String]) -> String {
-    format!("[{}]", words.iter().map(|w| plain_or_quoted(w)).collect::<Vec<_>>().join(", "))
+    let is_root = settings::is_build_root(name);
+    match has_word(used, name) {
+        true if is_root => Conversion::BuildRoot,
+        false if settings::is_of_wrappers(name) => Conversion::Unused,
+        _ => Conversion::Keep,
+    }
 }
 
 /// Returns the path of a layer, with `./` where it could be the name of an image.
@@ -586,28 +592,4 @@ fn layer(path: &str) -> String {
     } else {
         plain_or_quoted(&format!("./{path}"))
     }
-}
-
-/// Returns a path or pattern as a value. A pattern needs no quotes unless it begins with `*`, and
-/// these begin with `/`.
-fn glob(path: &str) -> String {
-    if path.contains('*') { path.to_owned() } else { plain_or_quoted(path) }
-}
-
-/// Wraps a text into lines of at most `width` characters, except for longer words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.len() - 1;
-        let line = &mut lines[line];
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }

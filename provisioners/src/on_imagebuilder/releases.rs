@@ -6,12 +6,17 @@ use super::yaml_writer::plain_or_quoted;
 /// Release of a base if no variable names one.
 pub(super) const DEFAULT_RELEASE: &str = "bookworm";
 
-/// Packages that a root needs to boot, and that `minbase` of a release with systemd lacks.
+/// Packages that a root needs to boot, and that `minbase` of a release with systemd lacks. Releases
+/// with another init are all out of use.
 pub(super) const BOOT_PACKAGES: [&str; 4] = ["systemd-sysv", "udev", "kmod", "dbus"];
 
-/// Releases whose `minbase` has an init other than systemd.
-const RELEASES_WITHOUT_SYSTEMD: [&str; 9] =
-    ["wheezy", "squeeze", "lucid", "precise", "quantal", "raring", "saucy", "trusty", "utopic"];
+/// Releases that current mirrors do not have, or whose Python is too old for current Ansible.
+const RELEASES_OUT_OF_USE: [&str; 31] = [
+    "etch", "lenny", "squeeze", "wheezy", "jessie", "stretch", "buster", "hardy", "lucid",
+    "maverick", "natty", "oneiric", "precise", "quantal", "raring", "saucy", "trusty", "utopic",
+    "vivid", "wily", "yakkety", "zesty", "artful", "cosmic", "disco", "eoan", "groovy", "hirsute",
+    "impish", "kinetic", "lunar",
+];
 
 /// Releases of Debian whose security archive is at `RELEASE/updates`.
 const OLD_SECURITY_RELEASES: [&str; 4] = ["wheezy", "jessie", "stretch", "buster"];
@@ -19,9 +24,34 @@ const OLD_SECURITY_RELEASES: [&str; 4] = ["wheezy", "jessie", "stretch", "buster
 /// Releases of Debian without a security archive.
 const UNSTABLE_RELEASES: [&str; 3] = ["sid", "unstable", "experimental"];
 
-/// Returns whether systemd is the init of a release.
-pub(super) fn has_systemd(release: &str) -> bool {
-    !RELEASES_WITHOUT_SYSTEMD.contains(&release)
+/// Returns whether images of a release can no longer be built.
+pub(super) fn is_out_of_use(release: &str) -> bool {
+    RELEASES_OUT_OF_USE.contains(&release)
+}
+
+/// Returns the advice for a release that is out of use, with its archive and the variables with
+/// versions of kernels.
+pub(super) fn advice(release: &str, archive: Option<&DebianArchive>, kernels: &[String]) -> String {
+    let is_ubuntu = matches!(archive, Some(DebianArchive::Mirror(url)) if url.contains("ubuntu"));
+    let (instead, other) = match is_ubuntu {
+        true => (
+            "noble",
+            format!(
+                " For a release of Debian, such as {DEFAULT_RELEASE}, also delete `mirror` and \
+                 `components`, and write Debian's archive where `variables` has Ubuntu's."
+            ),
+        ),
+        false => (DEFAULT_RELEASE, String::new()),
+    };
+    let kernel = match kernels {
+        [] => String::new(),
+        names => format!(" Write the version of a kernel of that release to {}.", names.join(", ")),
+    };
+    format!(
+        "{release} is end of life: current mirrors do not have it, or its Python is too old for \
+         Ansible. Write a supported release, such as {instead}, for each {release} in this file, \
+         and delete this comment.{kernel}{other}"
+    )
 }
 
 /// Returns the lines with the archive of a release, its updates and its security updates.

@@ -3,12 +3,15 @@
 //! In on-imagebuilder a comment in the config file names the role, and nothing checks it. A role
 //! whose variables the config file does not set cannot run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
+use super::line_edit::line_of;
+use super::obsolete::DefinedNames;
+use super::tree::{self, Config, ConfigKind, ImagebuilderTree, NamedBy};
 use super::{ImportError, Note, settings};
-use crate::ansible::review::{RoleProblemKind, RoleReview};
+use crate::ansible::paths::normalized;
+use crate::ansible::review::{RoleProblem, RoleProblemKind, RoleReview};
 
 /// Replaces the role that a comment names if the config file lacks its variables, and has all of
 /// another role of the same kind. Adds a note if there is such a role.
@@ -16,15 +19,16 @@ pub(super) fn choose_roles(
     tree: &mut ImagebuilderTree,
     notes: &mut Vec<Note>,
 ) -> Result<(), ImportError> {
+    let names = DefinedNames::find(tree)?;
     for index in 0..tree.configs.len() {
         let config = &tree.configs[index];
-        let named = RoleFit::new(tree, Path::new(&config.provisioner), config)?;
+        let named = RoleFit::new(tree, &names, Path::new(&config.provisioner), config)?;
         if named.lacking.is_empty() {
             continue;
         }
         let lacking = listed(&named.lacking);
         let problem = format!("{} uses {lacking}, which no file sets", config.provisioner);
-        let text = match other_role(tree, config, &named)? {
+        let text = match other_role(tree, &names, config, &named)? {
             Some(other) if config.named_by == NamedBy::Comment => {
                 let text = format!(
                     "{problem}: {other} is used instead, because its variables are all set"
@@ -50,9 +54,15 @@ struct RoleFit {
 }
 
 impl RoleFit {
-    fn new(tree: &ImagebuilderTree, role: &Path, config: &Config) -> Result<Self, ImportError> {
+    fn new(
+        tree: &ImagebuilderTree,
+        names: &DefinedNames,
+        role: &Path,
+        config: &Config,
+    ) -> Result<Self, ImportError> {
         let review = RoleReview::read(&tree.folder.join(role))?;
-        let lacking = review.problems(&tree.variables_of(config)).into_iter();
+        let problems = review.problems(&tree.variables_of(config)).into_iter();
+        let lacking = problems.filter(|problem| !is_item_of_loop(tree, problem, names));
         let lacking = lacking.filter_map(|problem| match problem.kind {
             RoleProblemKind::Undefined { name, .. } => Some(name),
             RoleProblemKind::NoFile { .. } => None,
@@ -68,6 +78,7 @@ impl RoleFit {
 /// variables, more than the named one.
 fn other_role(
     tree: &ImagebuilderTree,
+    names: &DefinedNames,
     config: &Config,
     named: &RoleFit,
 ) -> Result<Option<String>, ImportError> {
@@ -78,7 +89,7 @@ fn other_role(
         if ConfigKind::of_role(&name) != Some(config.kind) || name == config.provisioner {
             continue;
         }
-        let fit = RoleFit::new(tree, role, config)?;
+        let fit = RoleFit::new(tree, names, role, config)?;
         if !fit.lacking.is_empty() || fit.used < most {
             continue;
         }
@@ -96,28 +107,53 @@ fn other_role(
     })
 }
 
-/// Adds a note for each file that a role of an image needs and that does not exist, and for each
+/// Adds a note for each file that a role of images needs and that does not exist, and for each
 /// variable that is not defined.
 pub(super) fn add_role_problems(
     tree: &ImagebuilderTree,
     notes: &mut Vec<Note>,
 ) -> Result<(), ImportError> {
+    let names = DefinedNames::find(tree)?;
+    let mut found: BTreeMap<RoleProblem, Vec<&str>> = BTreeMap::new();
     for config in &tree.configs {
         for role in tree.roles_of(config) {
             let review = RoleReview::read(&tree.folder.join(role))?;
-            for problem in review.problems(&tree.variables_of(config)) {
-                let kind = match problem.kind {
-                    RoleProblemKind::NoFile { module, path } => {
-                        RoleProblemKind::NoFile { module, path: in_tree(tree, &path) }
-                    }
-                    kind => kind,
-                };
-                let text = format!("image {}: {kind}", config.name);
-                notes.push(Note::at(&in_tree(tree, &problem.file), problem.line, text));
+            for mut problem in review.problems(&tree.variables_of(config)) {
+                problem.file = in_tree(tree, &problem.file);
+                if let RoleProblemKind::NoFile { path, .. } = &mut problem.kind {
+                    *path = in_tree(tree, path);
+                }
+                let images = found.entry(problem).or_default();
+                if !images.contains(&config.name.as_str()) {
+                    images.push(&config.name);
+                }
             }
         }
     }
+    for (problem, images) in found {
+        if is_item_of_loop(tree, &problem, &names) {
+            continue;
+        }
+        let kind = problem.kind.to_string();
+        let text = match images.as_slice() {
+            [image] => format!("image {image}: {kind}"),
+            images => {
+                let kind = kind.replace("the variables of the image", "`variables` of the project");
+                format!("images {}: {kind}", images.join(", "))
+            }
+        };
+        notes.push(Note::at(&problem.file, problem.line, text));
+    }
     Ok(())
+}
+
+/// Returns whether a name without braces in a loop, which nothing in the tree defines, is an item
+/// and not a variable. There is another note about it.
+fn is_item_of_loop(tree: &ImagebuilderTree, problem: &RoleProblem, names: &DefinedNames) -> bool {
+    let RoleProblemKind::Undefined { name, value_of: None } = &problem.kind else { return false };
+    let text = tree::text(&tree.folder, &in_tree(tree, &problem.file)).unwrap_or_default();
+    let line = line_of(&text, problem.line).unwrap_or_default();
+    !names.contains(name) && line.contains("with_") && !line.contains("{{")
 }
 
 /// Returns a path relative to the tree's directory, if it is in it.
@@ -126,7 +162,7 @@ fn in_tree(tree: &ImagebuilderTree, path: &Path) -> PathBuf {
     let absolute = std::path::absolute(&tree.folder).unwrap_or_default();
     let folders = [&tree.folder, &absolute, &canonical];
     let inside = folders.into_iter().find_map(|folder| path.strip_prefix(folder).ok());
-    inside.unwrap_or(path).to_owned()
+    normalized(inside.unwrap_or(path))
 }
 
 /// Returns names in backquotes with commas: "`a`, `b`".

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::global_variables::globals;
+use super::left_out::{self, LeftOut};
 use super::settings::{self, Global};
 use super::wrappers::{WrapperRole, Wrappers};
 use super::{Account, ImportError, Note, role_choice};
 use crate::ansible::paths::normalized;
 use crate::ansible::role::is_role;
 use crate::ansible::used_roles::UsedRoles;
-use crate::config::{ConfigError, YamlDocument, YamlNode, YamlValue};
+use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::variables::{DeclaredVariables, Variable, Variables};
 
 /// The beginning of an encrypted file.
-const VAULT_MARK: &str = "$ANSIBLE_VAULT";
+pub(super) const VAULT_MARK: &str = "$ANSIBLE_VAULT";
 
 /// An on-imagebuilder tree.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(super) struct ImagebuilderTree {
     /// The config files that have a provisioner, ordered by kind and name.
     pub(super) configs: Vec<Config>,
     /// The config files that are left out, each with the reason.
-    pub(super) left_out: BTreeMap<PathBuf, String>,
+    pub(super) left_out: BTreeMap<PathBuf, LeftOut>,
     /// The directories of all roles, relative to the tree's directory.
     pub(super) roles: BTreeSet<PathBuf>,
     pub(super) wrappers: Wrappers,
@@ -130,6 +132,7 @@ impl ImagebuilderTree {
             }
         }
         role_choice::choose_roles(&mut tree, notes)?;
+        left_out::explain(&mut tree, notes)?;
         assign_names(&mut tree.configs);
         Ok(tree)
     }
@@ -184,8 +187,11 @@ impl ImagebuilderTree {
             }
             accounts.push(Account { path: config.file.clone(), text });
         }
-        for (path, reason) in &self.left_out {
-            accounts.push(Account { path: path.clone(), text: format!("left out: {reason}") });
+        for (path, left_out) in &self.left_out {
+            accounts.push(Account {
+                path: path.clone(),
+                text: format!("left out: {}", left_out.reason),
+            });
         }
         for role in &self.roles {
             let text = match (used.get(role), self.wrappers.roles.get(role)) {
@@ -248,76 +254,6 @@ impl ImagebuilderTree {
     }
 }
 
-/// Reads the variables for all images, in order of increasing precedence: the inventory, then
-/// `group_vars/all`, then other files in `group_vars`.
-fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportError> {
-    let mut found: Vec<Global> = Vec::new();
-    let mut add = |more: Vec<Global>| {
-        for global in more {
-            found.retain(|other| other.name != global.name);
-            found.push(global);
-        }
-    };
-    for name in ["hosts", "hosts.ini", "inventory", "inventory.ini"] {
-        let file = Path::new(name);
-        if folder.join(file).is_file() {
-            add(inventory(folder, file)?);
-        }
-    }
-    let mut files = if folder.join("group_vars").is_dir() {
-        files_below(folder, Path::new("group_vars"))?
-    } else {
-        Vec::new()
-    };
-    let of_all = |file: &Path| {
-        file.iter().nth(1).and_then(|n| Path::new(n).file_stem()?.to_str()) == Some("all")
-    };
-    files.sort_by_key(|file| !of_all(file));
-    for file in files {
-        let named = file.extension().is_none() || is_yaml(&file);
-        if named && let Some(document) = read(folder, &file, notes)? {
-            let (encrypted, known): (Vec<_>, Vec<_>) =
-                variables(&document.root).partition(|(_, value)| is_encrypted(value));
-            notes.extend(encrypted.into_iter().map(|(name, value)| {
-                let text = format!(
-                    "left out: `{name}` is encrypted; write it to `variables` of the project, or \
-                     read it in a role"
-                );
-                Note::at(&file, value.span.line, text)
-            }));
-            add(known
-                .into_iter()
-                .map(|(name, value)| Global { name, value, file: file.clone() })
-                .collect());
-        }
-    }
-    Ok(found)
-}
-
-/// Reads the variables of an inventory, which are in sections `[GROUP:vars]`, one per line.
-fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
-    let text = text(folder, file)?;
-    let mut found = Vec::new();
-    let mut inside = false;
-    for line in text.lines().map(str::trim) {
-        if line.starts_with('[') {
-            inside = line.ends_with(":vars]");
-        } else if inside
-            && !line.starts_with(['#', ';'])
-            && let Some((name, value)) = line.split_once('=')
-        {
-            let value = value.trim().trim_matches(['"', '\'']);
-            let written = format!("value: {}\n", super::yaml_writer::quoted(value));
-            let document = YamlDocument::parse(file, written)?;
-            if let Some(value) = document.root.get("value") {
-                let name = name.trim().to_owned();
-                found.push(Global { name, value: value.clone(), file: file.to_owned() });
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Returns the provisioners that scripts pass to the wrapper playbooks, by config file. Adds a note
 /// about each other variable that they pass.
 fn pairs_in_scripts(
@@ -369,19 +305,17 @@ fn config(
     file: &Path,
     globals: &[Global],
     pairs: &BTreeMap<PathBuf, PairInScript>,
-) -> Result<Result<Config, String>, ImportError> {
+) -> Result<Result<Config, LeftOut>, ImportError> {
     let Ok(text) = String::from_utf8(bytes(folder, file)?) else {
-        return Ok(Err("it is not UTF-8".to_owned()));
+        return Ok(Err(LeftOut::with_mistake("it is not UTF-8", "write it in UTF-8")));
     };
     if text.starts_with(VAULT_MARK) {
-        return Ok(Err("it is encrypted".to_owned()));
+        let to_do = "decrypt it with `ansible-vault decrypt`";
+        return Ok(Err(LeftOut::with_mistake("it is encrypted", to_do)));
     }
     let document = match YamlDocument::parse(&folder.join(file), text.clone()) {
         Ok(document) => document,
-        Err(ConfigError::Mistake(mistake)) => {
-            return Ok(Err(format!("line {}: {}", mistake.line, mistake.problem)));
-        }
-        Err(error) => return Ok(Err(error.to_string())),
+        Err(error) => return Ok(Err(LeftOut::from_error(&error))),
     };
     let (key, rest) = document.root.without("provisioner");
     let variables: Vec<(String, YamlNode)> = variables(&rest).collect();
@@ -392,19 +326,20 @@ fn config(
     let pair = pairs.get(file);
     let of_script = pair.map(|p| (p.provisioner.clone(), NamedBy::Script(p.clone())));
     let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
-        let reason = "it names no provisioner; to make an image of it, write `provisioner: \
-                      roles/overlay/NAME` in it";
-        return Ok(Err(reason.to_owned()));
+        let names = variables.into_iter().map(|(name, _)| name).collect();
+        return Ok(Err(LeftOut::without_provisioner(names)));
     };
     let provisioner = provisioner.trim_end_matches('/').to_owned();
     if !Folder::from_host(folder.join(&provisioner)).is_provisioner() {
-        return Ok(Err(format!("its provisioner {provisioner} has no tasks/main.yml")));
+        let reason = format!("its provisioner {provisioner} has no tasks/main.yml");
+        return Ok(Err(LeftOut::with_mistake(reason, "name the directory of a role")));
     }
     let Some(kind) = ConfigKind::of_role(&provisioner) else {
-        return Ok(Err(format!(
+        let reason = format!(
             "the kind of {provisioner} is unknown: it is not below roles/basefs, roles/overlay or \
              roles/initrd"
-        )));
+        );
+        return Ok(Err(LeftOut::with_mistake(reason, "move the role to one of these")));
     };
     let is_template = |text: &str| text.contains("{{");
     let refused = match DeclaredVariables::parse(Some(&rest)) {
@@ -473,44 +408,12 @@ fn assign_names(configs: &mut [Config]) {
     configs.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
 }
 
-fn variables(node: &YamlNode) -> impl Iterator<Item = (String, YamlNode)> {
+pub(super) fn variables(node: &YamlNode) -> impl Iterator<Item = (String, YamlNode)> {
     let entries = match &node.value {
         YamlValue::Map(entries) => entries.as_slice(),
         _ => &[],
     };
     entries.iter().map(|(key, node)| (key.name.clone(), node.clone()))
-}
-
-/// Returns whether a value, or a part of it, is encrypted.
-fn is_encrypted(node: &YamlNode) -> bool {
-    match &node.value {
-        YamlValue::Scalar { text, .. } => text.starts_with(VAULT_MARK),
-        YamlValue::List(nodes) => nodes.iter().any(is_encrypted),
-        YamlValue::Map(entries) => entries.iter().any(|(_, node)| is_encrypted(node)),
-    }
-}
-
-/// Reads a file with variables for all images. Adds a note and returns `None` if it is encrypted or
-/// not YAML.
-fn read(
-    folder: &Path,
-    file: &Path,
-    notes: &mut Vec<Note>,
-) -> Result<Option<YamlDocument>, ImportError> {
-    let text = text(folder, file)?;
-    if text.starts_with(VAULT_MARK) {
-        let text = "left out: it is encrypted; copy its variables to `variables` of the project, \
-                    or read it in a role";
-        notes.push(Note::of_file(file, text));
-        return Ok(None);
-    }
-    match YamlDocument::parse_ansible(&folder.join(file), text) {
-        Ok(document) => Ok(Some(document)),
-        Err(error) => {
-            notes.push(Note::from_error(file, "left out", &error));
-            Ok(None)
-        }
-    }
 }
 
 /// Reads the text of a file of the tree.

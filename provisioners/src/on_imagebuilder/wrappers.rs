@@ -293,6 +293,9 @@ fn note_unknown_keys(play: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
                 for node in value.list().unwrap_or_default() {
                     let named = node.text("a file").unwrap_or_default();
                     if !named.contains("config_file") {
+                        let beside = file.parent().unwrap_or(Path::new(""));
+                        let named = normalized(&beside.join(named));
+                        let named = named.display();
                         let text = format!(
                             "not converted: the variables of {named}; add them to the `variables` \
                              of the project"
@@ -303,7 +306,16 @@ fn note_unknown_keys(play: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
             }
             name if KNOWN_PLAY_KEYS.contains(&name) => {}
             name => {
-                let text = format!("not converted: `{name}` of this play");
+                let instead = match name {
+                    "vars" => "add the variables to `variables` of the project",
+                    "environment" => {
+                        "write it as `environment` of the tasks, or of a block around them, in the \
+                         roles that need it"
+                    }
+                    "handlers" => "write them to handlers/main.yml of the roles that notify them",
+                    _ => "if a role needs it, write the same in its tasks",
+                };
+                let text = format!("not converted: `{name}` of this play; {instead}");
                 notes.push(Note::at(file, line, text));
             }
         }

@@ -110,6 +110,48 @@ pub(super) fn plain_or_quoted(text: &str) -> String {
     }
 }
 
+/// Returns whether a text contains a word, not only as part of longer words.
+pub(super) fn has_word(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(word)
+        .any(|(at, _)| !text[..at].ends_with(part) && !text[at + word.len()..].starts_with(part))
+}
+
+/// Returns whether a variable can have a name.
+pub(super) fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Returns a list in flow style.
+pub(super) fn flow(words: &[String]) -> String {
+    format!("[{}]", words.iter().map(|w| plain_or_quoted(w)).collect::<Vec<_>>().join(", "))
+}
+
+/// Returns a path or pattern as a value. A pattern needs no quotes unless it begins with `*`, and
+/// these begin with `/`.
+pub(super) fn glob(path: &str) -> String {
+    if path.contains('*') { path.to_owned() } else { plain_or_quoted(path) }
+}
+
+/// Wraps a text into lines of at most `width` characters, except for longer words.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.len() - 1;
+        let line = &mut lines[line];
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

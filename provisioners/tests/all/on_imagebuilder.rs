@@ -6,9 +6,11 @@ use std::path::Path;
 
 use crate::common::{chain, write_files};
 use provisioners::image::{Format, Root, Source};
-use provisioners::on_imagebuilder::{Imported, add, fixes, import};
+use provisioners::on_imagebuilder::{self, ImportError, Imported, fixes, import};
 use provisioners::project::Member;
 use provisioners::{FILE_NAME, Project};
+
+mod to_do;
 
 const TASKS: &str = "- command: touch /srv/x\n";
 
@@ -83,6 +85,10 @@ fn imported(folder: &Path, base: Option<&str>) -> (Imported, Project) {
     let project = Project::load(&folder.join("overcoat.yml"));
     let project = project.unwrap_or_else(|e| panic!("{}\n{}", chain(&e), imported.text));
     (imported, project)
+}
+
+fn add(folder: &Path, text: &str, base: Option<&str>) -> Result<Imported, ImportError> {
+    on_imagebuilder::add(folder, &folder.join("overcoat.yml"), text, base)
 }
 
 fn member<'a>(project: &'a Project, name: &str) -> &'a Member {
@@ -213,6 +219,8 @@ fn omitted_files_and_obsolete_syntax_are_noted() {
              `become: true`",
             "roles/overlay/flash/vars/main.yml:2: `device` is also in vars/flash.yml, which takes \
              precedence here: remove it from one of them",
+            "vars/lost.yml: left out: its provisioner roles/overlay/lost has no tasks/main.yml; name \
+             the directory of a role, then add it with `overcoat import --add`",
         ]
     );
     let wanted = [
@@ -364,9 +372,10 @@ fn parameters_that_a_site_added_to_wrappers_and_scripts_are_noted() {
     assert_eq!(provisioners("gpu"), ["flash", "gpu"]);
     assert_eq!(provisioners("discovery"), ["discovery", "last"]);
     for note in [
-        "common/overlay_wrapper.yml:4: not converted: the variables of ../vars/site.yml; add them \
+        "common/overlay_wrapper.yml:4: not converted: the variables of vars/site.yml; add them \
          to the `variables` of the project",
-        "common/overlay_wrapper.yml:5: not converted: `environment` of this play",
+        "common/overlay_wrapper.yml:5: not converted: `environment` of this play; write it as \
+         `environment` of the tasks, or of a block around them, in the roles that need it",
         "common/overlay_wrapper.yml:8: not converted: `tag`, `when` of this role; set variables in \
          `variables` of the images, and conditions in the role",
         "gpu.sh: not converted: the variable level=3 for vars/gpu.yml; add it to the `variables` \
@@ -418,8 +427,8 @@ fn comment_that_names_a_role_for_other_variables_is_not_followed() {
             "vars/e.yml: {lacks}: roles/overlay/erase is used instead, because its variables are \
              all set"
         ),
-        "roles/overlay/raid/tasks/main.yml:1: image none: `raid_packages` is not defined: add it to \
-         the variables of the image"
+        "roles/overlay/raid/tasks/main.yml:1: images key, none: `raid_packages` is not defined: add \
+         it to `variables` of the project"
             .to_owned(),
         format!("vars/key.yml: {lacks}; the variables of roles/overlay/erase are all set"),
     ] {
@@ -549,7 +558,11 @@ fn config_files_are_added_to_an_edited_project() {
         let with_mark = format!("{before}...\n");
         let added = add(dir.path(), &with_mark, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
         assert!(added.text.starts_with(before), "{}", added.text);
-        assert!(added.text.contains("  more:\n") && added.text.ends_with("\n...\n"), "{}", added.text);
+        assert!(
+            added.text.contains("  more:\n") && added.text.ends_with("\n...\n"),
+            "{}",
+            added.text
+        );
     }
     // There is nothing more to add.
     let again = add(dir.path(), &added.text, None).unwrap();

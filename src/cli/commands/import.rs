@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     copy: Option<PathBuf>,
 
     /// Add config files that the existing project file does not name, and keep its text
-    #[arg(long, conflicts_with_all = ["force", "output"])]
+    #[arg(long, conflicts_with = "force")]
     add: bool,
 
     /// Overwrite an existing project file
@@ -63,7 +63,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if to_stdout && args.fix {
         return Err(CommandError::user("--fix writes a diff to standard output, so `-o -` cannot"));
     }
-    if !to_stdout && !args.add {
+    if !to_stdout {
         check(args, folder, &file)?;
     }
     if let Some(base) = &args.base
@@ -76,9 +76,19 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     }
     // Rejects a directory that is no tree before it is copied or changed.
     import(args, &args.folder, &file)?;
-    if let Some(copy) = &args.copy {
-        copy_tree(&args.folder, copy)?;
+    let Some(copy) = &args.copy else {
+        return convert(ui, args, folder, &file);
+    };
+    create_copy(&args.folder, copy)?;
+    let result = copy_tree(&args.folder, copy).and_then(|()| convert(ui, args, copy, &file));
+    if result.is_err() {
+        fs::remove_dir_all(copy)?;
     }
+    result
+}
+
+/// Fixes and imports a tree, and reports the result.
+fn convert(ui: &Ui, args: &Args, folder: &Path, file: &Path) -> CommandResult {
     if args.fix {
         let mut changes = on_imagebuilder::fixes(folder)?;
         keep_links_outside(ui, folder, &mut changes);
@@ -88,20 +98,21 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             ui.print(diffs.trim_end())?;
         }
     }
-    let imported = import(args, folder, &file)?;
-    if to_stdout {
+    let imported = import(args, folder, file)?;
+    if file == Path::new("-") {
         ui.print(imported.text.trim_end())?;
     } else {
-        let mut output = Output::file(&file)?;
+        let mut output = Output::file(file)?;
         output.write_all(imported.text.as_bytes())?;
         commit(vec![output])?;
         let names = imported.images.join(", ");
         let (count, shown) = (imported.images.len(), file.display());
         let images = if count == 1 { "image" } else { "images" };
-        match (args.add, count) {
-            (true, 0) => ui.status(&format!("{shown}: it has an image for each config file")),
-            (true, _) => ui.status(&format!("{shown}: {count} {images} added: {names}")),
-            (false, _) => ui.status(&format!("{shown}: {count} {images}: {names}")),
+        match (args.add, count, imported.not_added.len()) {
+            (true, 0, 0) => ui.status(&format!("{shown}: it has an image for each config file")),
+            (true, 0, _) => ui.status(&format!("{shown}: no image added; see the list below")),
+            (true, ..) => ui.status(&format!("{shown}: {count} {images} added: {names}")),
+            (false, ..) => ui.status(&format!("{shown}: {count} {images}: {names}")),
         }
     }
     report(ui, args, folder, &imported);
@@ -109,7 +120,13 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
 }
 
 fn import(args: &Args, folder: &Path, file: &Path) -> Result<Imported, CommandError> {
-    let base = args.base.as_deref();
+    let mut base = args.base.clone();
+    if let (Some(_), Some(base)) = (&args.copy, &mut base) {
+        let target =
+            target_in_copy(&args.folder.canonicalize()?, Path::new(""), PathBuf::from(&*base));
+        *base = target.display().to_string();
+    }
+    let base = base.as_deref();
     if !args.add {
         return Ok(on_imagebuilder::import(folder, base)?);
     }
@@ -119,7 +136,7 @@ fn import(args: &Args, folder: &Path, file: &Path) -> Result<Imported, CommandEr
             file.display()
         ))
     })?;
-    Ok(on_imagebuilder::add(folder, &text, base)?)
+    Ok(on_imagebuilder::add(folder, file, &text, base)?)
 }
 
 /// Prints what became of each config file and role, a list of things to do, and the next command.
@@ -131,14 +148,15 @@ fn report(ui: &Ui, args: &Args, folder: &Path, imported: &Imported) {
     }
     let (by_fix, by_hand): (Vec<&Note>, Vec<&Note>) =
         imported.notes.iter().partition(|note| note.has_fix);
-    let checks = checks(&imported.text);
+    let file = args.output.as_deref().filter(|file| *file != Path::new("-"));
+    let name = file.and_then(Path::file_name).unwrap_or(FILE_NAME.as_ref()).display().to_string();
+    let checks = checks(&name, &imported.text);
     if !by_hand.is_empty() || !checks.is_empty() {
         ui.line("\nTo do:");
         for text in by_hand.iter().map(|note| note.to_string()).chain(checks) {
             ui.line(&format!("  [ ] {text}"));
         }
     }
-    let file = args.output.as_deref().filter(|file| *file != Path::new("-"));
     let build = format!("overcoat build {} -n", quoted(file.unwrap_or(folder)));
     if by_fix.is_empty() {
         ui.line(&format!("\nNext: {build}"));
@@ -153,7 +171,11 @@ fn report(ui: &Ui, args: &Args, folder: &Path, imported: &Imported) {
     if let Some(file) = file {
         import.push_str(&format!(" -o {}", quoted(file)));
     }
-    import.push_str(if args.add { " --add" } else { " --force" });
+    // The user may have edited the file, so it is not written again.
+    let has_file = file.map_or_else(|| folder.join(FILE_NAME), Path::to_owned).exists();
+    if has_file {
+        import.push_str(" --add");
+    }
     ui.line(&format!("\nNext: {import}, then {build}"));
 }
 
@@ -169,7 +191,7 @@ fn quoted(path: &Path) -> String {
 
 /// Returns the comments of the project file that ask the user to check a line, each with the
 /// numbers of its lines.
-fn checks(text: &str) -> Vec<String> {
+fn checks(file: &str, text: &str) -> Vec<String> {
     let mut found: Vec<(String, Vec<usize>)> = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
     for (index, line) in lines.iter().enumerate() {
@@ -193,7 +215,7 @@ fn checks(text: &str) -> Vec<String> {
     }
     let shown = |(text, lines): (String, Vec<usize>)| {
         let lines: Vec<String> = lines.iter().map(usize::to_string).collect();
-        format!("{FILE_NAME}:{}: {text}", lines.join(","))
+        format!("{file}:{}: {text}", lines.join(","))
     };
     found.into_iter().map(shown).collect()
 }
@@ -236,11 +258,8 @@ fn write_changes(folder: &Path, changes: &[FileChange]) -> Result<(), CommandErr
     modes.into_iter().try_for_each(|(mode, path)| Ok(fs::set_permissions(path, mode)?))
 }
 
-/// Copies a tree without its Git directory to a new directory.
-fn copy_tree(from: &Path, to: &Path) -> Result<(), CommandError> {
-    let failed = |path: &Path, error: std::io::Error| {
-        CommandError::user(format!("cannot copy {} to {}: {error}", path.display(), to.display()))
-    };
+/// Creates the directory for the copy of a tree.
+fn create_copy(from: &Path, to: &Path) -> Result<(), CommandError> {
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new(".")).canonicalize();
     if let (Ok(parent), Ok(from)) = (parent, from.canonicalize())
@@ -252,19 +271,33 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), CommandError> {
             from.display()
         )));
     }
-    fs::create_dir(to).map_err(|error| failed(from, error))?;
+    fs::create_dir(to).map_err(|error| cannot_copy(from, to, &error))
+}
+
+fn cannot_copy(path: &Path, to: &Path, error: &std::io::Error) -> CommandError {
+    let (path, to) = (path.display(), to.display());
+    CommandError::user(format!("cannot copy {path} to {to}: {error}"))
+}
+
+/// Copies a tree without its Git directory to a new, empty directory.
+fn copy_tree(from: &Path, to: &Path) -> Result<(), CommandError> {
+    let failed = |path: &Path, error: std::io::Error| cannot_copy(path, to, &error);
+    let tree = from.canonicalize().map_err(|error| failed(from, error))?;
     let mut todo = vec![PathBuf::new()];
     while let Some(inside) = todo.pop() {
         let folder = from.join(&inside);
         for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
             let entry = entry.map_err(|error| failed(&folder, error))?;
-            let (path, inside) = (entry.path(), inside.join(entry.file_name()));
-            let copy = to.join(&inside);
+            let (path, within) = (entry.path(), inside.join(entry.file_name()));
+            let copy = to.join(&within);
             let is = entry.file_type().map_err(|error| failed(&path, error))?;
             let copied = if is.is_symlink() {
-                fs::read_link(&path).and_then(|target| std::os::unix::fs::symlink(target, &copy))
-            } else if is.is_dir() && inside != Path::new(GIT_DIR) {
-                todo.push(inside);
+                fs::read_link(&path).and_then(|target| {
+                    let target = target_in_copy(&tree, &inside, target);
+                    std::os::unix::fs::symlink(target, &copy)
+                })
+            } else if is.is_dir() && within != Path::new(GIT_DIR) {
+                todo.push(within);
                 fs::create_dir(&copy)
             } else if is.is_file() {
                 fs::copy(&path, &copy).map(drop)
@@ -277,27 +310,71 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Rejects a path outside of the tree, or of an existing file without `--force`.
+/// Returns the target of a link in the copy of a tree: an absolute one if the link is relative and
+/// leads out of the tree. `folder` is the directory of the link in the tree.
+fn target_in_copy(tree: &Path, folder: &Path, target: PathBuf) -> PathBuf {
+    if target.is_absolute() {
+        return target;
+    }
+    let mut depth = folder.iter().count();
+    for part in target.components() {
+        match (part, depth) {
+            (Component::ParentDir, 0) => {
+                // The directories of the tree are no links.
+                let rest = target.components().skip_while(|part| *part == Component::ParentDir);
+                let up = target.components().count() - rest.clone().count();
+                let above = tree.join(folder);
+                let above = above.ancestors().nth(up).unwrap_or(Path::new("/"));
+                let outside = above.join(rest.collect::<PathBuf>());
+                // A path through the parent of the tree may lead back into it.
+                let real = outside.canonicalize();
+                let inside = real.as_ref().ok().and_then(|real| real.strip_prefix(tree).ok());
+                return match inside {
+                    Some(inside) => {
+                        let up = folder.iter().map(|_| "..").collect::<PathBuf>();
+                        up.join(inside)
+                    }
+                    None => outside,
+                };
+            }
+            (Component::ParentDir, _) => depth -= 1,
+            (Component::Normal(_), _) => depth += 1,
+            _ => {}
+        }
+    }
+    target
+}
+
+/// Rejects a path outside of the tree, or of an existing file without `--add` or `--force`.
 fn check(args: &Args, folder: &Path, file: &Path) -> Result<(), CommandError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    let same = match (parent.canonicalize(), folder.canonicalize()) {
-        (Ok(parent), Ok(folder)) => parent == folder,
-        // A missing directory is reported later, by the code that reads or writes it.
-        _ => true,
-    };
     let shown = file.display();
-    if !same {
+    if resolved(parent) != resolved(folder) {
         let folder = folder.display();
         return Err(CommandError::user(format!(
             "{shown} is not in {folder}, but paths in a project are relative to its file: write it \
              there, or to standard output with `-o -`"
         )));
     }
-    if !args.force && file.symlink_metadata().is_ok() {
+    if !args.force && !args.add && file.symlink_metadata().is_ok() {
         return Err(CommandError::user(format!(
-            "{shown} already exists; --force overwrites it, --add adds config files to it"
+            "{shown} already exists; --add keeps it and adds config files to it, also with --fix; \
+             --force overwrites it and all changes that were made to it"
         )));
     }
     Ok(())
+}
+
+/// Returns an absolute path without links, as far as the path exists: a copy does not exist yet.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let exists = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match exists {
+        Some((above, real)) => match absolute.strip_prefix(above) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => absolute,
+    }
 }

@@ -1,13 +1,18 @@
 //! Scripts that mount the file system `overlayfs`, which is named `overlay` since Linux 3.18 and
 //! needs a work directory.
 
-use super::Obsolete;
+use super::syntax::task_lines;
+use super::{Obsolete, scalars};
 use crate::ansible::tasks::tasks;
-use crate::config::{YamlDocument, YamlNode, YamlValue};
+use crate::config::{YamlDocument, YamlNode};
 use crate::on_imagebuilder::line_edit::LineEdit;
 
 /// The list of modules of initramfs-tools.
 const MODULES_FILE: &str = "initramfs-tools/modules";
+
+/// The problem of a mount.
+const MOUNT_PROBLEM: &str = "the file system `overlayfs` is named `overlay` since Linux 3.18, and \
+                             needs a `workdir` in the file system of `upperdir`";
 
 /// Searches a script.
 pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
@@ -45,9 +50,7 @@ pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
                     LineEdit::replace(text, number..=number, code.trim_end(), &new)
                 })
             };
-            let problem = "the file system `overlayfs` is named `overlay` since Linux 3.18, and \
-                           needs a `workdir` in the file system of `upperdir`";
-            found.push(Obsolete::new(number, problem, edit.flatten()));
+            found.push(Obsolete::new(number, MOUNT_PROBLEM, edit.flatten()));
         }
     }
 }
@@ -99,47 +102,103 @@ fn mount(words: &[&str]) -> Option<Vec<String>> {
     ])
 }
 
-/// Searches tasks that add the module to those of the initrd.
+/// Searches tasks that mount the file system, load its module, or add it to those of the initrd.
 pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
+    let renamed = "the module `overlayfs` is named `overlay` since Linux 3.18";
     for task in tasks(&document.root) {
         let Some(module) = task.module() else { continue };
-        if !has_text(module.value, MODULES_FILE) {
-            continue;
-        }
-        let mut nodes = Vec::new();
-        scalars(task.node, &mut nodes);
-        for node in nodes {
-            let YamlValue::Scalar { text: value, .. } = &node.value else { continue };
-            if value.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "overlayfs") {
-                let line = node.span.line;
-                let edit = LineEdit::replace(text, line..=line, "overlayfs", "overlay");
-                let problem = "the module `overlayfs` is named `overlay` since Linux 3.18";
-                found.push(Obsolete::new(line, problem, edit));
+        let nodes = scalars(module.value);
+        let texts = || nodes.iter().filter_map(|node| Some((*node, node.text("").ok()?)));
+        if texts().any(|(_, text)| text.contains(MODULES_FILE)) {
+            for (node, value) in
+                scalars(task.node).into_iter().filter_map(|n| Some((n, n.text("").ok()?)))
+            {
+                if value.split(|c: char| !c.is_ascii_alphanumeric()).any(|w| w == "overlayfs") {
+                    let line = node.span.line;
+                    let edit = LineEdit::replace(text, line..=line, "overlayfs", "overlay");
+                    found.push(Obsolete::new(line, renamed, edit));
+                }
             }
+        }
+        match module.name {
+            "command" | "shell" | "raw" => {
+                for (node, code) in texts() {
+                    search_command(node, code, text, found);
+                }
+            }
+            "mount" if module.text("fstype") == Some("overlayfs") => {
+                found.push(Obsolete::new(module.line_of(&["fstype"]), MOUNT_PROBLEM, None));
+            }
+            "modprobe" if module.text("name") == Some("overlayfs") => {
+                let line = module.line_of(&["name"]);
+                let edit = LineEdit::replace(text, task_lines(text, line), "overlayfs", "overlay");
+                found.push(Obsolete::new(line, renamed, edit));
+            }
+            _ => {}
         }
     }
 }
 
-fn has_text(node: &YamlNode, text: &str) -> bool {
-    let mut nodes = Vec::new();
-    scalars(node, &mut nodes);
-    let has = |node: &YamlNode| matches!(&node.value, YamlValue::Scalar { text: t, .. } if t.contains(text));
-    nodes.into_iter().any(has)
-}
-
-/// Adds all scalars of a value.
-fn scalars<'a>(node: &'a YamlNode, found: &mut Vec<&'a YamlNode>) {
-    match &node.value {
-        YamlValue::Scalar { .. } => found.push(node),
-        YamlValue::List(nodes) => nodes.iter().for_each(|node| scalars(node, found)),
-        YamlValue::Map(entries) => entries.iter().for_each(|(_, node)| scalars(node, found)),
+/// Searches the command of a task, which may have several lines.
+fn search_command(node: &YamlNode, code: &str, text: &str, found: &mut Vec<Obsolete>) {
+    for code in code.lines() {
+        let line = node.span.line;
+        if let Some(command) = command_with(code, "modprobe", "overlayfs") {
+            let new = format!("{}overlay", command.trim_end_matches("overlayfs"));
+            let edit = LineEdit::replace(text, task_lines(text, line), command, &new);
+            let line = edit.as_ref().map_or(line, LineEdit::line);
+            let problem = "the module `overlayfs` is named `overlay` since Linux 3.18";
+            found.push(Obsolete::new(line, problem, edit));
+        }
+        let words: Vec<&str> = code.split_whitespace().collect();
+        if command_with(code, "mount", "overlayfs").is_some() && is_type(&words, "overlayfs") {
+            let old = "-t overlayfs";
+            let edit = LineEdit::replace(text, task_lines(text, line), old, "-t overlay");
+            let at = edit.as_ref().map_or(line, LineEdit::line);
+            // The place of a work directory is a choice.
+            let edit = edit.filter(|_| code.contains("workdir="));
+            found.push(Obsolete::new(at, MOUNT_PROBLEM, edit));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::on_imagebuilder::line_edit::apply;
+
+    #[test]
+    fn tasks_that_mount_overlayfs_or_load_it_are_noted() {
+        for (old, new, line) in [
+            ("- modprobe: name=overlayfs", "- modprobe: name=overlay", 1),
+            ("- command: modprobe overlayfs", "- command: modprobe overlay", 1),
+            (
+                "- shell: mount -t overlayfs x /m -o upperdir=u,lowerdir=l,workdir=w",
+                "- shell: mount -t overlay x /m -o upperdir=u,lowerdir=l,workdir=w",
+                1,
+            ),
+            ("- shell: mount -t overlayfs x /m -o upperdir=u,lowerdir=l", "", 1),
+            ("- shell: |\n    cd /m\n    mount -t overlayfs x . -o lowerdir=l", "", 3),
+            ("- mount: name=/m src=x fstype=overlayfs state=mounted", "", 1),
+            ("- mount:\n    src: x\n    fstype: overlayfs", "", 3),
+            (
+                "- lineinfile: dest=/etc/initramfs-tools/modules line=overlayfs",
+                "- lineinfile: dest=/etc/initramfs-tools/modules line=overlay",
+                1,
+            ),
+        ] {
+            let (old, new) = (format!("{old}\n"), format!("{new}\n"));
+            let mut found = Vec::new();
+            let document = YamlDocument::parse(Path::new("main.yml"), old.clone()).unwrap();
+            search_tasks(&document, &old, &mut found);
+            assert_eq!(found.iter().map(|found| found.line).collect::<Vec<_>>(), [line], "{old}");
+            let edits: Vec<_> = found.into_iter().flat_map(|found| found.edits).collect();
+            let wanted = if new == "\n" { &old } else { &new };
+            assert_eq!(apply(&old, &edits), *wanted);
+        }
+    }
 
     #[test]
     fn mounts_of_overlayfs_get_a_work_directory() {

@@ -1,16 +1,23 @@
 //! Searches roles and config files for text whose meaning has changed since on-imagebuilder was
 //! written, with the edit that replaces it where one is certain.
 
+mod bare_variables;
 mod boot_scripts;
+mod defined_names;
+mod filters;
 mod packages;
 mod syntax;
 
 use std::path::{Path, PathBuf};
 
+pub(super) use self::defined_names::DefinedNames;
 use super::line_edit::{LineEdit, apply};
+use super::releases::is_out_of_use;
+use super::settings::TreeVariables;
 use super::tree::{self, ImagebuilderTree};
+use super::yaml_writer::has_word;
 use super::{FileChange, ImportError, Note};
-use crate::config::YamlDocument;
+use crate::config::{YamlDocument, YamlNode, YamlValue};
 
 /// Maximum size of a script that is searched, in bytes: hand-written files are smaller.
 const MAX_SCRIPT_BYTES: usize = 1 << 20;
@@ -35,8 +42,9 @@ impl Obsolete {
 
 /// Adds a note for each problem of the roles and config files of the tree.
 pub(super) fn add_notes(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Result<(), ImportError> {
+    let names = DefinedNames::find(tree)?;
     for file in searched_files(tree)? {
-        let (_, found) = search(tree, &file, notes)?;
+        let (_, found) = search(tree, &names, &file, notes)?;
         notes.extend(found.into_iter().map(|found| Note {
             file: file.clone(),
             line: Some(found.line),
@@ -44,14 +52,36 @@ pub(super) fn add_notes(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Resul
             has_fix: !found.edits.is_empty(),
         }));
     }
+    note_old_release(tree, notes)?;
     syntax::note_overridden_variables(tree, notes)
+}
+
+/// Adds a note for each line that names the release of the tree if it is out of use: archives of
+/// packages, and names of files.
+fn note_old_release(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Result<(), ImportError> {
+    let release = TreeVariables::new(&tree.globals, &[]).get("debootstrap_release");
+    let Some(release) = release.filter(|release| is_out_of_use(release)) else { return Ok(()) };
+    for file in searched_files(tree)? {
+        let is_template = file.iter().any(|part| part == "templates");
+        if !is_template && !tree::is_yaml(&file) {
+            continue;
+        }
+        for (index, line) in tree::text(&tree.folder, &file)?.lines().enumerate() {
+            if has_word(line, &release) && !line.trim_start().starts_with('#') {
+                let text = format!("`{release}` is end of life: write the release of the project");
+                notes.push(Note::at(&file, index + 1, text));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns the changed files, if all edits are made.
 pub(super) fn changes(tree: &ImagebuilderTree) -> Result<Vec<FileChange>, ImportError> {
     let mut changes = Vec::new();
+    let names = DefinedNames::find(tree)?;
     for file in searched_files(tree)? {
-        let (before, found) = search(tree, &file, &mut Vec::new())?;
+        let (before, found) = search(tree, &names, &file, &mut Vec::new())?;
         let edits: Vec<LineEdit> = found.into_iter().flat_map(|found| found.edits).collect();
         let after = apply(&before, &edits);
         if after != before {
@@ -70,6 +100,7 @@ fn searched_files(tree: &ImagebuilderTree) -> Result<Vec<PathBuf>, ImportError> 
 /// Returns the text of a file, and its problems. Adds a note if it is not searched.
 fn search(
     tree: &ImagebuilderTree,
+    names: &DefinedNames,
     file: &Path,
     notes: &mut Vec<Note>,
 ) -> Result<(String, Vec<Obsolete>), ImportError> {
@@ -84,6 +115,8 @@ fn search(
             Ok(document) if is_config => packages::search_variables(&document, &text, &mut found),
             Ok(document) => {
                 syntax::search_tasks(&document, &text, &mut found);
+                bare_variables::search_tasks(&document, &text, names, &mut found);
+                filters::search_tasks(&document, &text, &mut found);
                 packages::search_tasks(&document, &text, &mut found);
                 boot_scripts::search_tasks(&document, &text, &mut found);
             }
@@ -97,7 +130,8 @@ fn search(
         // YAML counts a lone carriage return as the end of a line.
         let has_other_lines = text.replace("\r\n", "\n").contains('\r');
         // An edit of one line may not suit YAML of an unusual form.
-        let is_valid = |edits: &[LineEdit]| YamlDocument::parse_ansible(file, apply(&text, edits)).is_ok();
+        let is_valid =
+            |edits: &[LineEdit]| YamlDocument::parse_ansible(file, apply(&text, edits)).is_ok();
         for found in found.iter_mut().filter(|found| !is_valid(&found.edits)) {
             found.edits.clear();
         }
@@ -107,6 +141,18 @@ fn search(
         }
     } else if (in_part("files") || in_part("templates")) && text.len() <= MAX_SCRIPT_BYTES {
         boot_scripts::search_script(&text, &mut found);
+        if in_part("templates") {
+            filters::search_template(&text, &mut found);
+        }
     }
     Ok((text, found))
+}
+
+/// Returns all scalars of a value.
+fn scalars(node: &YamlNode) -> Vec<&YamlNode> {
+    match &node.value {
+        YamlValue::Scalar { .. } => vec![node],
+        YamlValue::List(nodes) => nodes.iter().flat_map(scalars).collect(),
+        YamlValue::Map(entries) => entries.iter().flat_map(|(_, node)| scalars(node)).collect(),
+    }
 }

@@ -43,6 +43,21 @@ fn current_name(name: &str) -> Option<String> {
     }
 }
 
+/// Returns the name that replaces a package of Python 2, and the problem. A name with a version has
+/// no certain replacement.
+fn replacement(written: &str) -> Option<(Option<String>, String)> {
+    let (name, version) = match written.split_once('=') {
+        Some((name, version)) => (name, Some(version)),
+        None => (written, None),
+    };
+    let new = current_name(name)?;
+    let problem = format!("the package `{written}` is of Python 2: write `{new}`");
+    Some(match version {
+        None => (Some(new), problem),
+        Some(_) => (None, format!("{problem}, without the version or with one of the release")),
+    })
+}
+
 /// Returns whether a package is the Python 3 of the root, or one that Ansible's modules import.
 fn is_needed_by_ansible(name: &str) -> bool {
     let name = name.strip_prefix("lib").unwrap_or(name);
@@ -69,7 +84,7 @@ pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<
                            linux-image-VERSION for Debian, or linux-modules-extra-VERSION";
             found.push(Obsolete::new(module.line_of(&NAME_ARGUMENTS), problem, None));
         }
-        if matches!(module.text("state"), Some("absent" | "removed")) {
+        if matches!(module.text("state"), Some("absent" | "removed" | "uninstalled")) {
             search_removed(&module, &names, found);
         } else {
             names.iter().for_each(|node| search_name(node, text, found));
@@ -84,9 +99,8 @@ fn search_pairs(module: &Module<'_>, text: &str, found: &mut Vec<Obsolete>) {
     let Some(argument) = argument.filter(|name| module.node(name).is_none()) else { return };
     let line = module.value.span.line;
     for name in module.text(argument).unwrap_or_default().split(',').map(str::trim) {
-        let Some(new) = current_name(name) else { continue };
-        let problem = format!("the package `{name}` is of Python 2: write `{new}`");
-        let edit = LineEdit::replace(text, task_lines(text, line), name, &new);
+        let Some((new, problem)) = replacement(name) else { continue };
+        let edit = new.and_then(|new| LineEdit::replace(text, task_lines(text, line), name, &new));
         found.push(Obsolete::new(line, problem, edit));
     }
 }
@@ -134,10 +148,10 @@ fn package_nodes<'a>(task: &Task<'a>, module: &Module<'a>) -> Vec<&'a YamlNode> 
 
 fn search_name(node: &YamlNode, text: &str, found: &mut Vec<Obsolete>) {
     let YamlValue::Scalar { text: name, .. } = &node.value else { return };
-    let Some(new) = current_name(name) else { return };
+    let Some((new, problem)) = replacement(name) else { return };
     let line = node.span.line;
-    let problem = format!("the package `{name}` is of Python 2: write `{new}`");
-    let edit = LineEdit::replace_from(text, (line, node.span.column), name, &new);
+    let at = (line, node.span.column);
+    let edit = new.and_then(|new| LineEdit::replace_from(text, at, name, &new));
     found.push(Obsolete::new(line, problem, edit));
 }
 
@@ -232,6 +246,10 @@ mod tests {
         );
         let (_, fixed) = search("- apt: name=python-apt,curl state=present\n");
         assert_eq!(fixed, "- apt: name=python3-apt,curl state=present\n");
+        // A version of the old package is no version of the new one.
+        for text in ["- apt: pkg=python-pip=1.5.*\n", "- apt: {name: [python-pip=1.5.*]}\n"] {
+            assert_eq!(search(text), (vec![1], text.to_owned()));
+        }
     }
 
     #[test]
