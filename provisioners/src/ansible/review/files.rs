@@ -6,7 +6,7 @@ use super::evaluator::Evaluator;
 use super::role_files::{RoleFile, RoleFileContent, RoleFiles};
 use super::{RoleProblem, RoleProblemKind};
 use crate::ansible::paths::normalized;
-use crate::ansible::tasks::{Module, Task, first_word, tasks};
+use crate::ansible::tasks::{Module, Task, tasks};
 
 /// Modules with the path of a file, the arguments that may have it, and the directory of the role
 /// in which Ansible searches it.
@@ -37,12 +37,11 @@ pub(super) fn missing(files: &RoleFiles, evaluator: &Evaluator<'_>) -> Vec<RoleP
             else {
                 continue;
             };
-            let text = arguments.iter().find_map(|name| module.text(name));
-            let Some(text) = text.or(module.free_form.map(first_word)) else { continue };
-            if is_elsewhere(&module, text) || evaluator.may_not_run(&task) {
+            let Some(text) = module.file(arguments) else { continue };
+            if is_elsewhere(&module, &text) || evaluator.may_not_run(&task) {
                 continue;
             }
-            for path in paths(&task, text, file, evaluator) {
+            for path in paths(&task, &text, file, evaluator) {
                 let places = searched(&path, part, file, files);
                 if !places.iter().any(|path| path.exists()) {
                     problems.push(RoleProblem {

@@ -8,7 +8,7 @@ use minijinja::Environment;
 use super::evaluator::{Evaluator, MAX_EXPRESSION_BYTES};
 use super::role_files::{RoleFile, RoleFileContent, RoleFiles};
 use super::{RoleProblem, RoleProblemKind};
-use crate::ansible::tasks::{Module, Task, first_word, tasks};
+use crate::ansible::tasks::{Module, Task, tasks};
 use crate::config::{YamlNode, YamlValue};
 use crate::variables::{LOOP_VARIABLE, Variable, Variables};
 
@@ -180,7 +180,7 @@ impl RoleVariables {
             set.insert(name.to_owned());
             return;
         }
-        let path = module.text("file").or(module.free_form.map(first_word));
+        let path = module.file(&["file"]);
         let exists = path.is_some_and(|path| file.role.join("vars").join(path).is_file());
         self.may_define_any |= !exists;
     }
