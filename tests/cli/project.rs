@@ -281,8 +281,12 @@ fn termination_of_a_build_ends_all_its_processes() {
         let family = family(child.id());
         assert!(family.len() > 8, "{family:?}");
         // A second build is rejected meanwhile.
-        site.run(who, &[]).code(2).stderr_has(&["another overcoat command is changing the results"]);
-        site.finish(who, "clean", &[]).code(2).stderr_has(&["another overcoat command is changing the results"]);
+        site.run(who, &[])
+            .code(2)
+            .stderr_has(&["another overcoat command is changing the results"]);
+        site.finish(who, "clean", &[])
+            .code(2)
+            .stderr_has(&["another overcoat command is changing the results"]);
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         child.wait().unwrap();
         within(LIMIT, "all processes have ended", || alive(&family).is_empty());

@@ -549,7 +549,11 @@ fn config_files_are_added_to_an_edited_project() {
         let with_mark = format!("{before}...\n");
         let added = add(dir.path(), &with_mark, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
         assert!(added.text.starts_with(before), "{}", added.text);
-        assert!(added.text.contains("  more:\n") && added.text.ends_with("\n...\n"), "{}", added.text);
+        assert!(
+            added.text.contains("  more:\n") && added.text.ends_with("\n...\n"),
+            "{}",
+            added.text
+        );
     }
     // There is nothing more to add.
     let again = add(dir.path(), &added.text, None).unwrap();

@@ -97,7 +97,8 @@ fn search(
         // YAML counts a lone carriage return as the end of a line.
         let has_other_lines = text.replace("\r\n", "\n").contains('\r');
         // An edit of one line may not suit YAML of an unusual form.
-        let is_valid = |edits: &[LineEdit]| YamlDocument::parse_ansible(file, apply(&text, edits)).is_ok();
+        let is_valid =
+            |edits: &[LineEdit]| YamlDocument::parse_ansible(file, apply(&text, edits)).is_ok();
         for found in found.iter_mut().filter(|found| !is_valid(&found.edits)) {
             found.edits.clear();
         }
