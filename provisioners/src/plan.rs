@@ -234,12 +234,31 @@ impl Plan {
                 }
                 PlannedStep::Action { action: Action::Ansible(role), variables } => {
                     let review = RoleReview::read(role.named_folder())?;
-                    found.extend(review.packages(variables).into_iter().map(|package| {
-                        let place = format!("{}:{}", package.file.display(), package.line);
-                        WantedPackage { name: package.name, place }
-                    }));
+                    found.extend(
+                        review.packages(variables).known.into_iter().map(|package| WantedPackage {
+                            name: package.name,
+                            place: package.place,
+                        }),
+                    );
                 }
                 _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the files and lines of the roles' tasks that may install packages that are not known
+    /// before they run.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of a role cannot be read.
+    pub fn tasks_with_unknown_packages(&self) -> Result<Vec<String>, ConfigError> {
+        let mut found = Vec::new();
+        for (_, step) in &self.steps {
+            if let PlannedStep::Action { action: Action::Ansible(role), variables } = step {
+                let review = RoleReview::read(role.named_folder())?;
+                found.extend(review.packages(variables).unknown);
             }
         }
         Ok(found)
@@ -294,8 +313,8 @@ impl Plan {
         (is_role || steps.next().is_some()).then_some(first.index)
     }
 
-    /// Returns the problems of Ansible roles that are known before they run: variables that are not
-    /// defined, and files that do not exist.
+    /// Returns the certain problems of Ansible roles that are known before they run: variables that
+    /// are not defined, files, roles and handlers that do not exist, and mistakes.
     ///
     /// # Errors
     ///

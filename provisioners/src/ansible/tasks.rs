@@ -133,6 +133,11 @@ fn add_tasks<'a>(node: &'a YamlNode, blocks: &[&'a YamlNode], tasks: &mut Vec<Ta
 }
 
 impl<'a> Task<'a> {
+    /// Returns the task of a mapping without the blocks around it.
+    pub(crate) fn new(node: &'a YamlNode) -> Self {
+        Self { node, blocks: Vec::new() }
+    }
+
     /// Returns its keys and values.
     pub(crate) fn entries(&self) -> &'a [(YamlKey, YamlNode)] {
         match &self.node.value {

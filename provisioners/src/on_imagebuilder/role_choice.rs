@@ -55,7 +55,7 @@ impl RoleFit {
         let lacking = review.problems(&tree.variables_of(config)).into_iter();
         let lacking = lacking.filter_map(|problem| match problem.kind {
             RoleProblemKind::Undefined { name, .. } => Some(name),
-            RoleProblemKind::NoFile { .. } => None,
+            _ => None,
         });
         let used: BTreeSet<&str> = review.used_names().collect();
         let own = config.variables.iter().map(|(name, _)| name.as_str());
