@@ -220,6 +220,18 @@ fn hostile_expressions_take_no_time_and_no_stack() {
         ];
         problems(files, "");
     }
+    // Each variable uses all of the next level.
+    let mut defaults = String::new();
+    for (level, name) in (0..9).flat_map(|level| (0..20).map(move |name| (level, name))) {
+        let next: String = (0..20).map(|n| format!("{{{{ v{}_{n} }}}}", level + 1)).collect();
+        defaults.push_str(&format!("v{level}_{name}: \"{next}\"\n"));
+    }
+    let each = "- include_tasks: main.yml\n  loop: \"{{ many }}\"\n- block: []\n- block: []\n";
+    let tasks = format!("- debug: {{msg: \"{{{{ v0_0 }}}}\"}}\n{each}");
+    let many = format!("many: [{}]\n", "1, ".repeat(1000));
+    let files: &[(&str, &str)] =
+        &[("roles/x/tasks/main.yml", &tasks), ("roles/x/defaults/main.yml", &(defaults + &many))];
+    problems(files, "");
 }
 
 #[test]
@@ -302,6 +314,7 @@ fn tasks_that_may_not_run_have_no_problems() {
         "- debug: {msg: !unsafe '{{ nothing }} {{ '}\n",
         "- debug: {msg: '{{ module_setup }} {{ gather_subset }}'}\n",
         "- debug: {}\n  vars: {unused: '{{ nothing }}'}\n",
+        "- meta: noop\n  when: nothing\n",
         "- include_tasks: {file: install-a.yml, apply: {vars: {unused: '{{ nothing }}'}}}\n",
         "- copy: src={{ item.n }} dest=/x\n  loop: '{{ uses }}'\n  when: item.use\n",
         "- unarchive: src=lost dest=/ creates=/x\n",

@@ -29,7 +29,7 @@ const FACTS: [(&str, &str); 4] = [
 /// Maximum depth of variables whose values use other variables.
 const MAX_DEPTH: usize = 10;
 /// Maximum number of evaluations: those of a large role are fewer.
-const MAX_EVALUATIONS: usize = 50_000;
+const MAX_EVALUATIONS: usize = 20_000;
 /// Maximum length of a rendered text, in bytes: longer than any path.
 const MAX_TEXT_BYTES: usize = 4096;
 /// Maximum length of an expression, in bytes. The parser needs stack for each operator.
@@ -310,8 +310,13 @@ impl<'a> Evaluator<'a> {
     }
 
     fn may_evaluate(&self, text: &str) -> bool {
+        self.count_evaluation() && is_simple(text)
+    }
+
+    /// Counts an evaluation. Returns false if there were too many.
+    pub(super) fn count_evaluation(&self) -> bool {
         self.evaluations.set(self.evaluations.get() + 1);
-        is_simple(text) && self.evaluations.get() <= MAX_EVALUATIONS
+        self.evaluations.get() <= MAX_EVALUATIONS
     }
 }
 

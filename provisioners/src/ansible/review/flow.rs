@@ -9,6 +9,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use minijinja::Value as Jinja;
+use minijinja::value::ValueKind;
+
 use super::evaluator::{Binding, Evaluator, Outcome, Scope, is_template};
 use super::files::searched;
 use super::role_files::{RoleFile, RoleFileContent, RoleFiles};
@@ -19,8 +22,8 @@ use crate::ansible::tasks::{Module, Task, is_keyword, tasks};
 use crate::config::{YamlNode, YamlTag, YamlValue};
 use crate::variables::{LOOP_VARIABLE, Variable};
 
-/// Maximum number of tasks, with those of loops.
-const MAX_STEPS: usize = 5000;
+/// Maximum number of tasks and blocks, with those of loops.
+const MAX_VISITS: usize = 10_000;
 /// Maximum depth of blocks and includes.
 const MAX_DEPTH: usize = 30;
 /// Maximum number of elements of a loop.
@@ -29,6 +32,9 @@ const MAX_ELEMENTS: usize = 1000;
 /// Keys of a task whose templates are rendered before it runs.
 const RENDERED_KEYS: [&str; 6] =
     ["action", "args", "become_user", "delegate_to", "environment", "local_action"];
+
+/// Keys of a task that may run it on the host.
+const HOST_KEYS: [&str; 3] = ["connection", "delegate_to", "local_action"];
 
 /// Modules that change no files where they run.
 const READING_MODULES: [&str; 14] = [
@@ -71,6 +77,7 @@ pub(super) struct Flow<'a> {
     handlers: Option<Vec<&'a str>>,
     handlers_of: BTreeSet<PathBuf>,
     depth: usize,
+    visits: usize,
     /// Whether the play may have ended.
     may_have_ended: bool,
     host_changed: bool,
@@ -96,6 +103,7 @@ impl<'a> Flow<'a> {
             handlers: handler_names(files),
             handlers_of: BTreeSet::new(),
             depth: 0,
+            visits: 0,
             may_have_ended: false,
             host_changed: false,
         };
@@ -193,7 +201,7 @@ impl<'a> Flow<'a> {
         }
         self.depth += 1;
         for node in nodes {
-            if matches!(node.value, YamlValue::Map(_)) && self.steps.len() < MAX_STEPS {
+            if matches!(node.value, YamlValue::Map(_)) && self.visits < MAX_VISITS {
                 self.task(Task::new(node), place);
             }
         }
@@ -201,11 +209,11 @@ impl<'a> Flow<'a> {
     }
 
     fn task(&mut self, task: Task<'a>, place: &Place<'a>) {
+        self.visits += 1;
         let mut place = place.clone();
         let node = task.node;
         place.is_certain &= !self.may_have_ended && !may_be_ignored(node);
-        place.is_on_host |=
-            ["connection", "delegate_to", "local_action"].iter().any(|key| node.get(key).is_some());
+        place.is_on_host |= HOST_KEYS.iter().any(|key| node.get(key).is_some());
         if let Some(vars) = node.get("vars") {
             place.scope.add(vars, self.evaluator);
         }
@@ -224,6 +232,8 @@ impl<'a> Flow<'a> {
             return;
         }
         let Some(module) = task.module() else { return };
+        // Ansible accepts undefined variables in its conditions.
+        place.is_certain &= module.name != "meta";
         let elements = match task.looped() {
             None => vec![None],
             Some((key, list)) => {
@@ -240,6 +250,7 @@ impl<'a> Flow<'a> {
         let control = |key| node.get("loop_control").and_then(|control| control.get(key));
         let name = |key| control(key).and_then(|node| node.text("").ok());
         for element in elements.into_iter().take(MAX_ELEMENTS) {
+            self.visits += 1;
             let mut place = place.clone();
             if let Some(element) = element {
                 place.scope.set(name("loop_var").unwrap_or(LOOP_VARIABLE), element);
@@ -304,7 +315,7 @@ impl<'a> Flow<'a> {
         let Binding::Value(value) = binding(list) else { return None };
         if key == "with_dict" {
             let keys = value.as_object()?.try_iter()?;
-            let pair = |key: minijinja::Value| {
+            let pair = |key: Jinja| {
                 let value = value.get_item(&key).ok()?;
                 let entries = [("key".to_owned(), key), ("value".to_owned(), value)];
                 Some(Binding::Value(entries.into_iter().collect()))
@@ -318,7 +329,7 @@ impl<'a> Flow<'a> {
             _ => return None,
         };
         let mut found = Vec::new();
-        if value.kind() == minijinja::value::ValueKind::Seq {
+        if value.kind() == ValueKind::Seq {
             for element in value.try_iter().ok()?.take(MAX_ELEMENTS) {
                 flatten(element, depth, &mut found);
             }
@@ -382,11 +393,8 @@ impl<'a> Flow<'a> {
         self.host_changed |= self.files.files.iter().any(|file| {
             let RoleFileContent::Tasks(document) = &file.content else { return false };
             tasks(&document.root).iter().any(|task| {
-                let is_on_host = task.scopes().any(|scope| {
-                    ["connection", "delegate_to", "local_action"]
-                        .iter()
-                        .any(|key| scope.get(key).is_some())
-                });
+                let is_on_host =
+                    task.scopes().any(|scope| HOST_KEYS.iter().any(|key| scope.get(key).is_some()));
                 task.module().is_some_and(|module| changes_host(&module, is_on_host))
             })
         });
@@ -487,9 +495,9 @@ impl<'a> Flow<'a> {
 }
 
 /// Adds the elements of a list, and those of lists in it.
-fn flatten(value: minijinja::Value, depth: usize, found: &mut Vec<Binding>) {
+fn flatten(value: Jinja, depth: usize, found: &mut Vec<Binding>) {
     if depth > 0
-        && value.kind() == minijinja::value::ValueKind::Seq
+        && value.kind() == ValueKind::Seq
         && let Ok(values) = value.try_iter()
     {
         values.for_each(|value| flatten(value, depth - 1, found));

@@ -171,7 +171,8 @@ pub(super) fn undefined_in(
     evaluator: &Evaluator<'_>,
     depth: usize,
 ) -> Vec<(String, Option<String>)> {
-    if expression.len() > MAX_EXPRESSION_BYTES || depth > MAX_DEPTH {
+    if expression.len() > MAX_EXPRESSION_BYTES || depth > MAX_DEPTH || !evaluator.count_evaluation()
+    {
         return Vec::new();
     }
     let Some(used) = certainly_used(expression) else {
