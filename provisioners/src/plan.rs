@@ -341,7 +341,8 @@ impl Plan {
         observer: &mut dyn Observer,
     ) -> Result<(), Box<StepFailed>> {
         let mut apt = FetchedLists::default();
-        let forecast_before = self.forecast_before();
+        // Arguments such as `--tags` select tasks of roles.
+        let forecast_before = self.forecast_before().filter(|_| options.ansible.is_empty());
         for (info, step) in &self.steps {
             if forecast_before == Some(info.index)
                 && let Ok(Some(forecast)) = self.forecast(machine, &mut apt)

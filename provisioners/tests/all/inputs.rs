@@ -170,6 +170,23 @@ fn unknown_role_name_includes_all_roles() {
     }
 }
 
+/// Tags of Ansible do not hide the names in a file.
+#[test]
+fn inputs_of_a_role_with_tags_are_only_the_roles_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = "- include_role: {name: named}\n  vars: {x: !unsafe '{{ y', z: !vault 00}\n";
+    write_files(
+        dir.path(),
+        &[
+            ("roles/main/tasks/main.yml", tasks),
+            ("roles/named/tasks/main.yml", "[]"),
+            ("roles/unused/tasks/main.yml", "[]"),
+        ],
+    );
+    let wanted = ["../named/tasks/main.yml", "tasks/main.yml"];
+    assert_eq!(names(&dir.path().join("roles/main")), wanted);
+}
+
 /// A file has the same name for all kinds of steps, and non-empty folders are not inputs.
 #[test]
 fn input_names_do_not_depend_on_the_step() {

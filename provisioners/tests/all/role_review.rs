@@ -169,8 +169,17 @@ fn files_that_may_exist_when_the_task_runs_are_no_problem() {
         &[("roles/x/tasks/main.yml", tasks), ("roles/x/tasks/beside.txt", "")];
     assert_eq!(problems(files, "given: true"), [] as [&str; 0]);
     // A task on the host may create it.
-    let tasks = "- local_action: command make tool\n- copy: src=tool dest=/opt\n";
-    assert_eq!(problems(&[("roles/x/tasks/main.yml", tasks)], ""), [] as [&str; 0]);
+    let lost = "- copy: src=tool dest=/opt\n";
+    for tasks in [
+        "- local_action: command make tool\n",
+        "- block: [{command: make tool}]\n  delegate_to: localhost\n",
+        "- import_tasks: make.yml\n  delegate_to: localhost\n",
+        "- fetch: src=/tool dest={{ role_path }}/files/ flat=yes\n",
+    ] {
+        let tasks = format!("{tasks}{lost}");
+        let make = ("roles/x/tasks/make.yml", "- command: make tool\n");
+        assert_eq!(problems(&[("roles/x/tasks/main.yml", &tasks), make], ""), [] as [&str; 0]);
+    }
 }
 
 #[test]
@@ -201,6 +210,14 @@ fn roles_that_build_well_have_no_problems() {
 }
 
 #[test]
+fn variables_of_overcoat_itself_are_not_known() {
+    let tasks = "- copy: src={{ build_artifact_path }}/x dest=/x\n\
+                 - debug: {msg: '{{ lost }}'}\n  when: build_root == 'root'\n";
+    let given = "build_artifact_path: /nowhere, build_root: root";
+    assert_eq!(problems(&[("roles/x/tasks/main.yml", tasks)], given), [] as [&str; 0]);
+}
+
+#[test]
 fn hostile_expressions_take_no_time_and_no_stack() {
     for (key, expression) in [
         ("when", "a or ".repeat(50_000) + "a"),
@@ -220,6 +237,16 @@ fn hostile_expressions_take_no_time_and_no_stack() {
         ];
         problems(files, "");
     }
+    // Roles that depend on each other.
+    let meta = format!("dependencies: [{}]\n", "x, y, ".repeat(5));
+    let files: Vec<_> = ["x", "y"]
+        .into_iter()
+        .flat_map(|role| {
+            let path = |part: &str| format!("roles/{role}/{part}/main.yml");
+            [(path("meta"), meta.as_str()), (path("tasks"), "- debug: {}\n")]
+        })
+        .collect();
+    problems(&files.iter().map(|(path, text)| (path.as_str(), *text)).collect::<Vec<_>>(), "");
     // Each variable uses all of the next level.
     let mut defaults = String::new();
     for (level, name) in (0..9).flat_map(|level| (0..20).map(move |name| (level, name))) {

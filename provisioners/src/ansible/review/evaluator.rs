@@ -26,6 +26,9 @@ const FACTS: [(&str, &str); 4] = [
     ("ansible_system", "Linux"),
 ];
 
+/// Variables that overcoat sets itself when the role runs.
+const OWN_VARIABLES: [&str; 2] = ["build_root", "build_artifact_path"];
+
 /// Maximum depth of variables whose values use other variables.
 const MAX_DEPTH: usize = 10;
 /// Maximum number of evaluations: those of a large role are fewer.
@@ -170,6 +173,9 @@ impl<'a> Evaluator<'a> {
         }
         for (name, value) in given.iter() {
             known.insert(name.to_owned(), Binding::Raw(value.clone()));
+        }
+        for name in OWN_VARIABLES {
+            known.insert(name.to_owned(), Binding::Unknown);
         }
         Self { environment, known, given, variables, evaluations: Cell::new(0) }
     }

@@ -112,7 +112,8 @@ impl<'a> Flow<'a> {
         }
         for role in flow.handlers_of.clone() {
             if let Some(file) = files.main(&role, "handlers", "main") {
-                flow.file(file, &Scope::new(&role), false);
+                let scope = Scope::new(&role);
+                flow.file(&Place { file, scope, is_certain: false, is_on_host: false });
             }
         }
         flow
@@ -146,7 +147,7 @@ impl<'a> Flow<'a> {
             }
         }
         if let Some(file) = self.files.main(role, "tasks", from) {
-            self.file(file, &scope, is_certain);
+            self.file(&Place { file, scope, is_certain, is_on_host: false });
         }
     }
 
@@ -165,7 +166,9 @@ impl<'a> Flow<'a> {
         let found = resolve(first, (by, prefix), &RoleName::Literal(name.to_owned()));
         if let Some((role, _)) = found.first()
             && self.depth < MAX_DEPTH
+            && self.visits < MAX_VISITS
         {
+            self.visits += 1;
             self.depth += 1;
             self.role(role, from, scope, is_certain);
             self.depth -= 1;
@@ -180,15 +183,13 @@ impl<'a> Flow<'a> {
             || places.iter().any(|place| place.exists())
     }
 
-    fn file(&mut self, file: &'a RoleFile, scope: &Scope, is_certain: bool) {
-        match &file.content {
-            RoleFileContent::Tasks(document) => {
-                let scope = scope.clone();
-                self.list(&document.root, &Place { file, scope, is_certain, is_on_host: false });
-            }
-            RoleFileContent::Mistake { line, problem } if is_certain => {
+    /// Follows the tasks of a file.
+    fn file(&mut self, place: &Place<'a>) {
+        match &place.file.content {
+            RoleFileContent::Tasks(document) => self.list(&document.root, place),
+            RoleFileContent::Mistake { line, problem } if place.is_certain => {
                 let kind = RoleProblemKind::Mistake { problem: problem.clone() };
-                self.report(file, *line, kind);
+                self.report(place.file, *line, kind);
             }
             _ => {}
         }
@@ -254,7 +255,9 @@ impl<'a> Flow<'a> {
             let mut place = place.clone();
             if let Some(element) = element {
                 place.scope.set(name("loop_var").unwrap_or(LOOP_VARIABLE), element);
-                place.scope.set(name("index_var").unwrap_or("ansible_index_var"), Binding::Unknown);
+                if let Some(index) = name("index_var") {
+                    place.scope.set(index, Binding::Unknown);
+                }
             }
             let Some(is_certain) = self.runs(node, &place) else { continue };
             place.is_certain = is_certain;
@@ -357,7 +360,7 @@ impl<'a> Flow<'a> {
                 let places = searched(Path::new(&path), "tasks", place.file, self.files);
                 let path = places.into_iter().find(|path| path.is_file());
                 if let Some(file) = path.and_then(|path| self.files.file(&path)) {
-                    self.file(file, &place.scope, place.is_certain);
+                    self.file(&Place { file, ..place });
                 }
             }
             "include_role" | "import_role" => {
