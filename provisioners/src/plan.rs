@@ -321,9 +321,17 @@ impl Plan {
     /// Fails if a file of a role cannot be read.
     pub fn role_problems(&self) -> Result<Vec<RoleProblem>, ConfigError> {
         let mut problems = Vec::new();
+        let mut host_changed = false;
         for (_, step) in &self.steps {
-            if let PlannedStep::Action { action: Action::Ansible(role), variables } = step {
-                problems.extend(RoleReview::read(role.named_folder())?.problems(variables));
+            match step {
+                PlannedStep::Action { action: Action::Ansible(role), variables } => {
+                    let review = RoleReview::read(role.named_folder())?;
+                    problems.extend(review.problems_after(variables, &mut host_changed));
+                }
+                PlannedStep::Action { action: Action::Script(script), .. } => {
+                    host_changed |= script.is_outside();
+                }
+                _ => {}
             }
         }
         Ok(problems)

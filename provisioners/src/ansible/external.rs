@@ -106,7 +106,7 @@ fn paths_in(file: &Path, role: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Adds all scalars in a value.
+/// Adds all scalars and keys in a value.
 fn add_scalars(node: &YamlNode, found: &mut Vec<String>) {
     match &node.value {
         YamlValue::Scalar { text, .. } => {
@@ -116,7 +116,10 @@ fn add_scalars(node: &YamlNode, found: &mut Vec<String>) {
             }
         }
         YamlValue::List(nodes) => nodes.iter().for_each(|node| add_scalars(node, found)),
-        YamlValue::Map(entries) => entries.iter().for_each(|(_, node)| add_scalars(node, found)),
+        YamlValue::Map(entries) => entries.iter().for_each(|(key, node)| {
+            found.push(key.name.clone());
+            add_scalars(node, found);
+        }),
     }
 }
 

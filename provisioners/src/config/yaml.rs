@@ -58,7 +58,7 @@ pub(crate) struct YamlNode {
 pub(crate) enum YamlTag {
     /// No tag, or one that does not change how templates in the value are treated.
     Other,
-    /// `!unsafe`: texts in the value are no templates.
+    /// `!unsafe`: texts in the value are not templates.
     Unsafe,
     /// `!vault`: the text is encrypted.
     Vault,

@@ -4,7 +4,7 @@
 //!   a script runs outside and may use any file beside it: the whole directory.
 //! - For an Ansible role: its whole directory, the directories of roles that it names, recursively,
 //!   and files that these use from [outside their directories](crate::ansible::external). A README
-//!   that the role does not name is no input, nor is an empty directory that no task can copy.
+//!   that the role does not name and empty directories outside of `files/` are not inputs.
 //!
 //! Input names are canonical, and non-empty directories are represented by their files, so adding a
 //! step does not rename existing inputs.

@@ -303,7 +303,7 @@ fn names_that_are_not_utf8_are_different_inputs() {
 }
 
 #[test]
-fn readme_and_empty_directories_of_a_role_are_no_inputs() {
+fn readme_and_empty_directories_of_a_role_are_not_inputs() {
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path(), &[("tasks/main.yml", "- debug: {}\n"), ("README.md", "")]);
     fs::create_dir_all(dir.path().join("vars/deep")).unwrap();

@@ -210,6 +210,26 @@ fn roles_that_build_well_have_no_problems() {
 }
 
 #[test]
+fn files_that_an_earlier_step_may_create_are_not_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = "- copy: src=made dest=/x\n";
+    for (script, count) in [("", 1), (", outside: true", 0)] {
+        let steps = format!("scripts: [{{path: make.sh{script}}}]\n");
+        write_files(
+            dir.path(),
+            &[
+                ("p/provisioner.yml", &steps),
+                ("p/make.sh", ""),
+                ("roles/x/tasks/main.yml", tasks),
+                ("image.yml", "base: base.squashfs\nprovisioner: [p, roles/x]\n"),
+            ],
+        );
+        let plan = Image::load(&dir.path().join("image.yml")).unwrap().plan().unwrap();
+        assert_eq!(plan.role_problems().unwrap().len(), count, "{steps}");
+    }
+}
+
+#[test]
 fn variables_of_overcoat_itself_are_not_known() {
     let tasks = "- copy: src={{ build_artifact_path }}/x dest=/x\n\
                  - debug: {msg: '{{ lost }}'}\n  when: build_root == 'root'\n";

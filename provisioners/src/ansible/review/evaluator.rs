@@ -85,7 +85,7 @@ impl Binding {
     }
 }
 
-/// Finds out whether a value has texts that are no templates, and others that are. Returns false
+/// Finds out whether a value has texts that are not templates, and others that are. Returns false
 /// if it has an encrypted text.
 fn add_tags(node: &YamlNode, has_unsafe: &mut bool, has_templates: &mut bool) -> bool {
     *has_unsafe |= node.tag == YamlTag::Unsafe;

@@ -80,7 +80,8 @@ pub(super) struct Flow<'a> {
     visits: usize,
     /// Whether the play may have ended.
     may_have_ended: bool,
-    host_changed: bool,
+    /// Whether a task may have created files on the host.
+    pub(super) host_changed: bool,
 }
 
 /// The tasks around a task.
@@ -93,8 +94,13 @@ struct Place<'a> {
 }
 
 impl<'a> Flow<'a> {
-    /// Follows the tasks of the first role.
-    pub(super) fn find(files: &'a RoleFiles, evaluator: &'a Evaluator<'a>) -> Self {
+    /// Follows the tasks of the first role. `host_changed` is whether files on the host may have
+    /// been created before.
+    pub(super) fn find(
+        files: &'a RoleFiles,
+        evaluator: &'a Evaluator<'a>,
+        host_changed: bool,
+    ) -> Self {
         let mut flow = Self {
             steps: Vec::new(),
             problems: Vec::new(),
@@ -105,7 +111,7 @@ impl<'a> Flow<'a> {
             depth: 0,
             visits: 0,
             may_have_ended: false,
-            host_changed: false,
+            host_changed,
         };
         if let Some((role, _)) = files.roles.first() {
             flow.role(role, "main", &Scope::new(role), true);

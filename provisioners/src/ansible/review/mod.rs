@@ -122,8 +122,19 @@ impl RoleReview {
 
     /// Returns the problems of the role with the variables of an image, ordered by file and line.
     pub(crate) fn problems(&self, given: &Variables) -> Vec<RoleProblem> {
+        self.problems_after(given, &mut false)
+    }
+
+    /// Returns the problems of the role if it runs after other steps. `host_changed` is whether
+    /// these may have created files on the host, and becomes true if the role may.
+    pub(crate) fn problems_after(
+        &self,
+        given: &Variables,
+        host_changed: &mut bool,
+    ) -> Vec<RoleProblem> {
         let evaluator = Evaluator::new(&self.files, &self.variables, given);
-        let flow = Flow::find(&self.files, &evaluator);
+        let flow = Flow::find(&self.files, &evaluator, *host_changed);
+        *host_changed |= flow.host_changed;
         let mut names = BTreeSet::new();
         let mut problems = flow.problems;
         // The first use of each variable.
@@ -140,7 +151,11 @@ impl RoleReview {
     /// Returns the packages that the role installs with the variables of an image.
     pub(crate) fn packages(&self, given: &Variables) -> RolePackages {
         let evaluator = Evaluator::new(&self.files, &self.variables, given);
-        packages::packages(&Flow::find(&self.files, &evaluator).steps, &self.files, &evaluator)
+        packages::packages(
+            &Flow::find(&self.files, &evaluator, false).steps,
+            &self.files,
+            &evaluator,
+        )
     }
 
     /// Returns the names of the variables that the role may use.

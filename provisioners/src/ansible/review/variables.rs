@@ -12,12 +12,13 @@ use crate::variables::LOOP_VARIABLE;
 
 /// Names that Ansible and overcoat define, other than those that begin with `ansible_`. Functions
 /// of Jinja are among them.
-const DEFINED_NAMES: [&str; 42] = [
+const DEFINED_NAMES: [&str; 43] = [
     "build_artifact_path",
     "build_root",
     "caller",
     "cycler",
     "dict",
+    "discovered_interpreter_python",
     "environment",
     "false",
     "False",
