@@ -289,6 +289,16 @@ impl fmt::Display for Folder {
     }
 }
 
+/// Returns a path as text that no other path has: bytes that are not UTF-8 are escaped.
+pub(crate) fn unique_text(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\\', "\\\\"));
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
 /// Returns the path without `.` components.
 pub(crate) fn without_dots(path: &Path) -> PathBuf {
     path.components().filter(|c| *c != Component::CurDir).collect()

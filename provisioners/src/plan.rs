@@ -234,12 +234,31 @@ impl Plan {
                 }
                 PlannedStep::Action { action: Action::Ansible(role), variables } => {
                     let review = RoleReview::read(role.named_folder())?;
-                    found.extend(review.packages(variables).into_iter().map(|package| {
-                        let place = format!("{}:{}", package.file.display(), package.line);
-                        WantedPackage { name: package.name, place }
-                    }));
+                    found.extend(
+                        review.packages(variables).known.into_iter().map(|package| WantedPackage {
+                            name: package.name,
+                            place: package.place,
+                        }),
+                    );
                 }
                 _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the files and lines of the roles' tasks that may install packages that are not known
+    /// before they run.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file of a role cannot be read.
+    pub fn tasks_with_unknown_packages(&self) -> Result<Vec<String>, ConfigError> {
+        let mut found = Vec::new();
+        for (_, step) in &self.steps {
+            if let PlannedStep::Action { action: Action::Ansible(role), variables } = step {
+                let review = RoleReview::read(role.named_folder())?;
+                found.extend(review.packages(variables).unknown);
             }
         }
         Ok(found)
@@ -294,17 +313,25 @@ impl Plan {
         (is_role || steps.next().is_some()).then_some(first.index)
     }
 
-    /// Returns the problems of Ansible roles that are known before they run: variables that are not
-    /// defined, and files that do not exist.
+    /// Returns the certain problems of Ansible roles that are known before they run: variables that
+    /// are not defined, files, roles and handlers that do not exist, and mistakes.
     ///
     /// # Errors
     ///
     /// Fails if a file of a role cannot be read.
     pub fn role_problems(&self) -> Result<Vec<RoleProblem>, ConfigError> {
         let mut problems = Vec::new();
+        let mut host_changed = false;
         for (_, step) in &self.steps {
-            if let PlannedStep::Action { action: Action::Ansible(role), variables } = step {
-                problems.extend(RoleReview::read(role.named_folder())?.problems(variables));
+            match step {
+                PlannedStep::Action { action: Action::Ansible(role), variables } => {
+                    let review = RoleReview::read(role.named_folder())?;
+                    problems.extend(review.problems_after(variables, &mut host_changed));
+                }
+                PlannedStep::Action { action: Action::Script(script), .. } => {
+                    host_changed |= script.is_outside();
+                }
+                _ => {}
             }
         }
         Ok(problems)
@@ -322,7 +349,8 @@ impl Plan {
         observer: &mut dyn Observer,
     ) -> Result<(), Box<StepFailed>> {
         let mut apt = FetchedLists::default();
-        let forecast_before = self.forecast_before();
+        // Arguments such as `--tags` select tasks of roles.
+        let forecast_before = self.forecast_before().filter(|_| options.ansible.is_empty());
         for (info, step) in &self.steps {
             if forecast_before == Some(info.index)
                 && let Ok(Some(forecast)) = self.forecast(machine, &mut apt)

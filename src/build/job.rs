@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use fs_model::tree::XattrSupport;
 use provisioners::image::{self, Image, Source, Yield};
-use provisioners::{Observer, Options, PackageForecast, Plan, StepFailed, StepInfo};
+use provisioners::{
+    MissingPackage, Observer, Options, PackageForecast, Plan, StepFailed, StepInfo,
+};
 
 use super::error::BuildError;
 use super::input_texts::InputTexts;
@@ -56,6 +58,13 @@ pub fn forecast(
 ) -> Result<(), BuildError> {
     let plan = image.plan()?;
     let has_packages = !plan.packages()?.is_empty();
+    let unknown = plan.tasks_with_unknown_packages()?;
+    if !unknown.is_empty() {
+        reporter.status(&format!(
+            "packages of these tasks are known only when they run: {}",
+            unknown.join(", ")
+        ));
+    }
     let Some(layers) = image.source.layers().filter(|_| has_packages) else { return Ok(()) };
     let signals = Signals::take()?;
     let root = root_options(image, options, layers.paths(), XattrSupport::None);
@@ -112,8 +121,11 @@ impl<'a> BuildJob<'a> {
         reporter: &'a Arc<dyn Reporter>,
     ) -> Result<Self, BuildError> {
         let plan = image.plan()?;
-        for problem in plan.role_problems()? {
-            reporter.warning(&problem.to_string());
+        // Arguments such as `--tags` or `-e` change which tasks run, and their variables.
+        if settings.ansible.is_empty() {
+            for problem in plan.role_problems()? {
+                reporter.warning(&problem.to_string());
+            }
         }
         let yields = match &image.source {
             Source::Initrd { yields, .. } => yields.as_slice(),
@@ -344,13 +356,14 @@ impl Observer for StepLog<'_> {
 
 /// Reports the packages that apt does not find, and how much is to be fetched.
 pub(super) fn report_forecast(packages: &PackageForecast, reporter: &dyn Reporter) {
-    if !packages.missing.is_empty() {
-        let missing = packages.missing.iter();
-        let missing: Vec<_> = missing.map(|p| format!("{} ({})", p.name, p.place)).collect();
+    for MissingPackage { wanted, candidate } in &packages.missing {
+        let candidate = candidate.as_ref().map(|version| format!(" (the archives have {version})"));
         reporter.warning(&format!(
-            "apt does not find these packages, which fails the build unless a step adds an archive \
-             that has them: {}",
-            missing.join(", ")
+            "{}: apt does not find {}{}, which fails the build unless a step adds an archive that \
+             has it",
+            wanted.place,
+            wanted.name,
+            candidate.unwrap_or_default()
         ));
     }
     if packages.fetched > 0 {

@@ -1,16 +1,22 @@
 //! Finds files that a role uses from outside its directory, as in
 //! `include_tasks: ../../common/tasks/x.yml` or `copy: {src: ../../shared/motd}`.
 //!
-//! Any path with `..` in a role's files counts, if it exists where Ansible might search for it: a
-//! needless build is better than a missing one. Paths with variables other than `{{ role_path }}`
-//! are not found.
+//! Any path with `..` in a role's files counts, if it exists where Ansible might search for it, and
+//! so do the files that match a pattern with `..`: a needless build is better than a missing one.
+//! Paths with variables other than `{{ role_path }}` are not found.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::ConfigError;
+use globset::Glob;
+
+use super::tasks::pairs;
+use crate::config::{ConfigError, YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
+
+/// The variable with the directory of the role, as it is usually written.
+const ROLE_PATHS: [&str; 2] = ["{{ role_path }}", "{{role_path}}"];
 
 /// Directories of a role whose files are searched for paths, and to which paths may be relative.
 const ROLE_FOLDERS: [&str; 7] =
@@ -40,7 +46,7 @@ pub(crate) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBu
         for path in paths_in(&file, &own) {
             let beside = file.parent().unwrap_or(&own).to_owned();
             let from = ROLE_FOLDERS.iter().map(|part| own.join(part)).chain([beside, own.clone()]);
-            for path in from.filter_map(|from| fs::canonicalize(from.join(&path)).ok()) {
+            for path in from.flat_map(|from| existing(&from, &path)) {
                 if !path.starts_with(&own)
                     && may_be_used(&path, &first)
                     && found.insert(path.clone())
@@ -60,29 +66,86 @@ fn may_be_used(path: &Path, first: &Path) -> bool {
     path.is_file() || path.is_dir() && path.starts_with(project) && !first.starts_with(path)
 }
 
-/// Returns all paths with `..` in a file.
-fn paths_in(file: &Path, role: &Path) -> BTreeSet<PathBuf> {
+/// Returns all texts in a file that may be paths with `..`.
+fn paths_in(file: &Path, role: &Path) -> BTreeSet<String> {
     let text = fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_FILE_BYTES);
     let text = text.then(|| fs::read(file).ok()).flatten().unwrap_or_default();
-    let role = role.to_string_lossy();
+    let text = String::from_utf8_lossy(&text);
     let mut found = BTreeSet::new();
-    for line in String::from_utf8_lossy(&text).lines() {
-        let line = line.trim();
-        if line.starts_with('#') || !line.contains("../") {
-            continue;
+    if !text.contains("..") {
+        return found;
+    }
+    let is_yaml = file.extension().is_none_or(|e| e == "yml" || e == "yaml");
+    let document = is_yaml.then(|| YamlDocument::parse_ansible(file, text.clone().into_owned()));
+    let mut values = Vec::new();
+    match document {
+        Some(Ok(document)) => add_scalars(&document.root, &mut values),
+        _ => {
+            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+            values.extend(lines.map(str::to_owned));
         }
-        let line = line.replace("{{ role_path }}", &role).replace("{{role_path}}", &role);
-        // A path with spaces is found only if it is the whole value.
-        let value = line.split_once(": ").map_or(&*line, |(_, value)| value);
-        let words = line.split(|c: char| c.is_whitespace() || "\"'`,=[]{}()".contains(c));
-        for word in words.chain([value.trim().trim_matches(['"', '\''])]) {
-            let path = Path::new(word);
-            if path.components().any(|part| part == Component::ParentDir) && !word.contains("{{") {
-                found.insert(path.to_owned());
+    }
+    for value in values.iter().filter(|value| value.contains("..")) {
+        let value = value.replace("\\\"", "\"").replace("\\'", "'");
+        let value = ROLE_PATHS
+            .iter()
+            .fold(value, |value, variable| value.replace(variable, &role.to_string_lossy()));
+        // The whole value, the values of `src=x`, texts in quotes, and words.
+        let words = value.split(|c: char| c.is_whitespace() || "\"'`,=[]{}()".contains(c));
+        let quoted = ['"', '\''].into_iter().flat_map(|quote| value.split(quote));
+        let texts = [value.trim()].into_iter().chain(words).chain(quoted).map(str::to_owned);
+        for text in texts.chain(pairs(&value).map(|(_, value)| value)) {
+            let has_parent = Path::new(&text).components().any(|c| c == Component::ParentDir);
+            if has_parent && !text.contains("{{") {
+                // `role_path + '/../x'`
+                found.extend(text.strip_prefix("/..").map(|rest| format!("..{rest}")));
+                found.insert(text);
             }
         }
     }
     found
+}
+
+/// Adds all scalars and keys in a value.
+fn add_scalars(node: &YamlNode, found: &mut Vec<String>) {
+    match &node.value {
+        YamlValue::Scalar { text, .. } => {
+            found.push(text.clone());
+            if text.contains('\n') {
+                found.extend(text.lines().map(str::to_owned));
+            }
+        }
+        YamlValue::List(nodes) => nodes.iter().for_each(|node| add_scalars(node, found)),
+        YamlValue::Map(entries) => entries.iter().for_each(|(key, node)| {
+            found.push(key.name.clone());
+            add_scalars(node, found);
+        }),
+    }
+}
+
+/// Returns the canonical path of a path, or those of the files that match a pattern.
+fn existing(from: &Path, path: &str) -> Vec<PathBuf> {
+    if let Ok(path) = fs::canonicalize(from.join(path)) {
+        return vec![path];
+    }
+    let mut found = vec![from.to_owned()];
+    if !path.contains(['*', '?', '[']) {
+        return Vec::new();
+    }
+    for part in Path::new(path).components() {
+        let part = part.as_os_str();
+        let glob = part.to_str().filter(|part| part.contains(['*', '?', '[']));
+        let Some(glob) = glob.and_then(|glob| Glob::new(glob).ok()) else {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        };
+        let matcher = glob.compile_matcher();
+        let entries = found.iter().flat_map(|path| fs::read_dir(path).into_iter().flatten());
+        let entries = entries.flatten().filter(|entry| matcher.is_match(entry.file_name()));
+        found = entries.map(|entry| entry.path()).collect();
+    }
+    found.retain(|path| path.is_file());
+    found.iter().filter_map(|path| fs::canonicalize(path).ok()).collect()
 }
 
 /// Returns the path of `to` relative to the directory `from`. Both must be canonical.

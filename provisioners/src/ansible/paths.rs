@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::role::looks_like_role;
+use crate::folder::unique_text;
 
 /// Returns the directories in which roles named by the role in `folder` are searched: its parent,
 /// and the parent of that, in which projects of on-imagebuilder name roles by kind and name
@@ -62,9 +63,9 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Returns the last component of a path as text.
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// Returns the last component of a path as text that no other name has.
+fn file_name(path: &Path) -> String {
+    unique_text(Path::new(path.file_name().unwrap_or_default()))
 }
 
 /// Returns the path with `..` resolved, without following links.

@@ -37,7 +37,7 @@ pub(crate) fn roles_named_in(
 ) -> Result<(), ConfigError> {
     let bytes = folder.read(path)?.into_owned();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    match YamlDocument::from_bytes(&folder.display_path(path), bytes) {
+    match YamlDocument::parse_ansible(&folder.display_path(path), text.clone()) {
         Ok(document) if meta => add_dependencies(&document.root, found),
         Ok(document) => {
             let mut count = 0;
@@ -47,7 +47,7 @@ pub(crate) fn roles_named_in(
                 found.insert(RoleName::Any);
             }
         }
-        // Ansible may be able to read the file, for example if it has YAML tags.
+        // Ansible may be able to read the file.
         Err(_) if meta && text.contains("dependencies") || count_includes(&text) > 0 => {
             found.insert(RoleName::Any);
         }

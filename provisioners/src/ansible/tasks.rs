@@ -70,17 +70,15 @@ const BLOCK_KEYS: [&str; 3] = ["block", "rescue", "always"];
 /// Keys with a module as their value.
 const ACTION_KEYS: [&str; 2] = ["action", "local_action"];
 
-/// Modules whose argument in one line is a command, and not `key=value` pairs.
-const FREE_FORM_MODULES: [&str; 8] = [
-    "command",
-    "shell",
-    "raw",
-    "script",
-    "include",
-    "include_tasks",
-    "import_tasks",
-    "include_vars",
-];
+/// Modules whose argument in one line is a command, which may contain `key=value` pairs.
+const COMMAND_MODULES: [&str; 4] = ["command", "shell", "raw", "script"];
+
+/// The pairs in such a command that are options of the module.
+const COMMAND_OPTIONS: [&str; 7] =
+    ["chdir", "creates", "executable", "removes", "stdin", "stdin_add_newline", "warn"];
+
+/// Modules whose argument in one line is a file, followed by `key=value` pairs.
+const INCLUDE_MODULES: [&str; 4] = ["include", "include_tasks", "import_tasks", "include_vars"];
 
 /// A task of a role, or a block, which has no module.
 #[derive(Debug, Clone)]
@@ -135,6 +133,11 @@ fn add_tasks<'a>(node: &'a YamlNode, blocks: &[&'a YamlNode], tasks: &mut Vec<Ta
 }
 
 impl<'a> Task<'a> {
+    /// Returns the task of a mapping without the blocks around it.
+    pub(crate) fn new(node: &'a YamlNode) -> Self {
+        Self { node, blocks: Vec::new() }
+    }
+
     /// Returns its keys and values.
     pub(crate) fn entries(&self) -> &'a [(YamlKey, YamlNode)] {
         match &self.node.value {
@@ -151,27 +154,28 @@ impl<'a> Task<'a> {
     /// Returns its module.
     pub(crate) fn module(&self) -> Option<Module<'a>> {
         let mut entries = self.entries().iter();
-        let (name, value) = entries.find_map(|(key, value)| {
+        let (full_name, value, is_action) = entries.find_map(|(key, value)| {
             let name = key.name.as_str();
             if ACTION_KEYS.contains(&name) {
-                return action(value).map(|module| (module, value));
+                return action(value).map(|module| (module, value, true));
             }
-            (!is_keyword(name)).then_some((name, value))
+            (!is_keyword(name)).then_some((name, value, false))
         })?;
-        let name = name.rsplit('.').next().unwrap_or(name);
+        let name = full_name.rsplit('.').next().unwrap_or(full_name);
         let mut module = Module { name, value, free_form: None, arguments: Vec::new() };
         match &value.value {
             YamlValue::Scalar { text, .. } => {
                 // The value of `action` begins with the module.
                 let text = text.trim_start();
-                let text = text.strip_prefix(name).map_or(text, str::trim_start);
-                if FREE_FORM_MODULES.contains(&name) {
+                let text = text.strip_prefix(full_name).filter(|_| is_action).unwrap_or(text);
+                let text = text.trim_start();
+                if COMMAND_MODULES.contains(&name) || INCLUDE_MODULES.contains(&name) {
                     module.free_form = Some(text);
-                } else {
-                    module.arguments = pairs(text)
-                        .map(|(key, value)| (key.into(), Argument::Text(value.into())))
-                        .collect();
                 }
+                let options = pairs(text).filter(|(key, _)| is_option(name, key));
+                module.arguments = options
+                    .map(|(key, value)| (key.into(), Argument::Text(value.into())))
+                    .collect();
             }
             YamlValue::Map(entries) => module.add(entries),
             YamlValue::List(_) => {}
@@ -214,6 +218,25 @@ impl<'a> Module<'a> {
         }
     }
 
+    /// Returns the file that the module runs, includes or copies, if it is named in one line or by
+    /// one of these arguments: without options such as `creates=/x`, and the first word of a
+    /// command.
+    pub(crate) fn file(&self, arguments: &[&str]) -> Option<String> {
+        let argument = arguments.iter().find_map(|name| self.text(name)).map(str::to_owned);
+        let text = argument.or_else(|| {
+            let words = words(self.free_form?).into_iter();
+            let is_pair = |word: &String| {
+                word.split_once('=').is_some_and(|(key, _)| is_option(self.name, key))
+            };
+            Some(words.filter(|word| !is_pair(word)).collect::<Vec<_>>().join(" "))
+        })?;
+        let text = match COMMAND_MODULES.contains(&self.name) {
+            true => words(&text).into_iter().next().unwrap_or_default(),
+            false => text,
+        };
+        Some(unquoted(&text).to_owned())
+    }
+
     /// Returns the line of the first of these arguments that it has, or else its own line.
     pub(crate) fn line_of(&self, names: &[&str]) -> usize {
         let node = names.iter().find_map(|name| self.node(name));
@@ -242,20 +265,25 @@ fn action(value: &YamlNode) -> Option<&str> {
 }
 
 /// Returns the `key=value` pairs of a text. Values may be quoted and may contain templates.
-fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
     words(text).into_iter().filter_map(|word| {
         let (key, value) = word.split_once('=')?;
-        let quoted = |quote| value.strip_prefix(quote).and_then(|v: &str| v.strip_suffix(quote));
-        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        let value = unquoted(value).replace("\\\"", "\"").replace("\\'", "'");
         let is_name = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        (is_name && !key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
+        (is_name && !key.is_empty()).then(|| (key.to_owned(), value))
     })
 }
 
-/// Returns the first word of a command.
-pub(crate) fn first_word(text: &str) -> &str {
-    let first = words(text).first().map_or(0, String::len);
-    text.trim_start().get(..first).unwrap_or_default().trim_matches(['"', '\''])
+/// Returns whether a `key=value` pair with this key is an argument of a module, and not a part of
+/// its command.
+fn is_option(module: &str, key: &str) -> bool {
+    !COMMAND_MODULES.contains(&module) || COMMAND_OPTIONS.contains(&key)
+}
+
+/// Returns a text without the quotes around it.
+fn unquoted(text: &str) -> &str {
+    let quoted = |quote| text.strip_prefix(quote).and_then(|v: &str| v.strip_suffix(quote));
+    quoted('"').or_else(|| quoted('\'')).unwrap_or(text)
 }
 
 /// Splits a text at whitespace that is neither in quotes nor in a template.
@@ -263,8 +291,11 @@ fn words(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;
     let mut depth = 0_usize;
+    let mut previous = ' ';
     for c in text.chars() {
+        let is_escaped = std::mem::replace(&mut previous, c) == '\\';
         match c {
+            '"' | '\'' if is_escaped => {}
             '"' | '\'' if quote == Some(c) => quote = None,
             '"' | '\'' if quote.is_none() && depth == 0 => quote = Some(c),
             '{' => depth += 1,
@@ -307,6 +338,12 @@ mod tests {
 - script: files/a.sh --option
   args: {creates: /x}
 - import_tasks: more.yml
+- script: scripts/run.sh
+- script: script.sh
+- script: {cmd: scripts/run.sh a b}
+- script: creates=/x "run 2.sh" a=b
+- action: ansible.builtin.script executable=/bin/sh removes=/y script/run3.sh
+- include_vars: more vars.yml name=x
 - meta
 "#;
         let document = YamlDocument::parse(Path::new("x.yml"), text.to_owned()).unwrap();
@@ -319,7 +356,7 @@ mod tests {
             found.push(format!(
                 "{} {:?} {} loop {:?} in {} blocks",
                 module.name,
-                module.free_form.unwrap_or_default(),
+                module.file(&["cmd"]).filter(|_| module.name != "command").unwrap_or_default(),
                 arguments.join(" "),
                 task.looped().map(|(key, _)| key).unwrap_or_default(),
                 task.scopes().count() - 1,
@@ -332,8 +369,14 @@ mod tests {
                 r#"template "" src=x.j2 dest=/etc/x loop "loop" in 0 blocks"#,
                 r#"apt "" name={{ item }} state=present loop "with_items" in 1 blocks"#,
                 r#"command "" cmd=true loop "" in 1 blocks"#,
-                r#"script "files/a.sh --option" creates=/x loop "" in 0 blocks"#,
+                r#"script "files/a.sh" creates=/x loop "" in 0 blocks"#,
                 r#"import_tasks "more.yml"  loop "" in 0 blocks"#,
+                r#"script "scripts/run.sh"  loop "" in 0 blocks"#,
+                r#"script "script.sh"  loop "" in 0 blocks"#,
+                r#"script "scripts/run.sh" cmd=scripts/run.sh a b loop "" in 0 blocks"#,
+                r#"script "run 2.sh" creates=/x loop "" in 0 blocks"#,
+                r#"script "script/run3.sh"  loop "" in 0 blocks"#,
+                r#"include_vars "more vars.yml" name=x loop "" in 0 blocks"#,
             ]
         );
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::external::files_used_by;
-use super::paths::{RoleName, file_name, resolve};
+use super::paths::{RoleName, resolve};
 use super::references::{roles_named_by, roles_named_in};
 use crate::config::ConfigError;
 use crate::folder::Folder;
@@ -31,7 +31,7 @@ pub(crate) struct UsedRole {
 }
 
 /// Suffixes of files with tasks.
-const YAML_SUFFIXES: [&str; 2] = [".yml", ".yaml"];
+const YAML_SUFFIXES: [&str; 2] = ["yml", "yaml"];
 
 impl UsedRoles {
     /// Finds the roles that run with the role in `first`.
@@ -50,10 +50,10 @@ impl UsedRoles {
             let mut names = roles_named_by(&folder)?;
             let outside = files_used_by(first, &folder)?;
             for path in outside.iter().filter(|path| path.is_file()) {
-                let file = file_name(path);
-                if YAML_SUFFIXES.iter().any(|suffix| file.ends_with(suffix)) {
+                if path.extension().is_some_and(|e| YAML_SUFFIXES.iter().any(|yaml| e == *yaml)) {
                     let folder = Folder::from_host(path.parent().unwrap_or(path));
-                    roles_named_in(&folder, Path::new(&file), false, &mut names)?;
+                    let file = Path::new(path.file_name().unwrap_or_default());
+                    roles_named_in(&folder, file, false, &mut names)?;
                 }
             }
             for name in names {

@@ -9,8 +9,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::tasks::{Task, tasks};
 use super::used_roles::UsedRoles;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, YamlDocument};
+use crate::variables::LOOP_VARIABLE;
 
 /// Prefix of the variables that Ansible itself uses.
 const ANSIBLE_PREFIX: &str = "ansible_";
@@ -27,17 +29,13 @@ const ANY_WORDS: [&str; 8] = [
     "first_found",
 ];
 
-/// Keys whose values are files with tasks or variables.
-const INCLUDE_KEYS: [&str; 9] = [
-    "include",
-    "include_tasks",
-    "import_tasks",
-    "import_playbook",
-    "include_vars",
-    "vars_files",
-    "file",
-    "dir",
-    "_raw_params",
+/// Modules that read tasks, variables or a template from a file, and the arguments that name it.
+const INCLUDE_MODULES: [(&str, &[&str]); 5] = [
+    ("include", &["file", "_raw_params"]),
+    ("include_tasks", &["file", "_raw_params"]),
+    ("import_tasks", &["file", "_raw_params"]),
+    ("include_vars", &["file", "dir", "_raw_params"]),
+    ("template", &["src"]),
 ];
 
 /// The directories of a role whose Python files receive no variables but their arguments.
@@ -45,6 +43,9 @@ const MODULE_FOLDERS: [&str; 2] = ["library", "module_utils"];
 
 /// The directory of a role with files that are copied.
 const COPIED_FOLDER: &str = "files";
+
+/// The directory of a role with templates, whose names do not tell their syntax.
+const TEMPLATES_FOLDER: &str = "templates";
 
 /// Maximum size of a searched file in bytes. Larger files that are copied are not searched; another
 /// larger file may use any variable.
@@ -110,9 +111,12 @@ impl RoleNames {
             let suffix = path.extension().unwrap_or_default();
             let is_module = MODULE_FOLDERS.iter().any(|folder| part == *folder);
             self.any |= suffix == "py" && !is_module;
-            let has_templates = text.contains("template");
-            self.any |= ["yml", "yaml", ""].iter().any(|yaml| suffix == *yaml)
-                && text.lines().any(|line| leads_outside(line, has_templates));
+            if part != TEMPLATES_FOLDER && ["yml", "yaml", ""].iter().any(|yaml| suffix == *yaml) {
+                self.any |= match YamlDocument::parse_ansible(path, text.clone().into_owned()) {
+                    Ok(document) => tasks(&document.root).iter().any(leads_outside),
+                    Err(_) => text.contains("include") || text.contains("import_"),
+                };
+            }
         }
         Ok(())
     }
@@ -122,7 +126,7 @@ impl RoleNames {
         for (at, word) in words(text) {
             self.any |= ANY_WORDS.contains(&word.trim_start_matches("with_"))
                 || word == "vars" && is_access(&text[at + word.len()..])
-                || word == "template" && text[at + word.len()..].starts_with(['\'', '"']);
+                || word == "template" && text[at + word.len()..].starts_with(['\'', '"', '\\']);
             if !self.words.contains(word) {
                 self.words.insert(word.to_owned());
             }
@@ -165,30 +169,23 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn is_access(after: &str) -> bool {
     let after = after.trim_start_matches([' ', '\t']);
     let is_file = [".yml", ".yaml", ".json"].iter().any(|end| after.starts_with(end));
-    after.starts_with(['[', '.', '|', '}', ')', ',', '\'', '"']) && !is_file
+    // A quote in a text with quotes is escaped.
+    after.starts_with(['[', '.', '|', '}', ')', ',', '\'', '"', '\\']) && !is_file
 }
 
-/// Returns whether a line names a file with tasks, variables or a template by an absolute path, or
+/// Returns whether a task names a file with tasks, variables or a template by an absolute path, or
 /// by a variable that may contain one.
-fn leads_outside(line: &str, has_templates: bool) -> bool {
-    if line.trim_start().starts_with('#') {
+fn leads_outside(task: &Task<'_>) -> bool {
+    let Some(module) = task.module() else { return false };
+    let names = INCLUDE_MODULES.iter().find(|(name, _)| *name == module.name);
+    let Some(value) = names.and_then(|(_, arguments)| module.file(arguments)) else {
         return false;
-    }
-    words(line).any(|(at, word)| {
-        let is_source = has_templates && word == "src";
-        if !is_source && !INCLUDE_KEYS.contains(&word) {
-            return false;
-        }
-        let Some(value) = line[at + word.len()..].trim_start().strip_prefix([':', '=']) else {
-            return false;
-        };
-        let value = value.trim_start().trim_start_matches(['"', '\'']);
-        let variable = value.find("{{").map(|at| value[at + 2..].trim_start());
-        let is_known = |variable: &str| {
-            variable.starts_with(ANSIBLE_PREFIX)
-                || variable.starts_with("role_path")
-                || is_source && variable.starts_with("item")
-        };
-        value.starts_with('/') || variable.is_some_and(|variable| !is_known(variable))
-    })
+    };
+    let variable = value.find("{{").map(|at| value[at + 2..].trim_start());
+    let is_known = |variable: &str| {
+        variable.starts_with(ANSIBLE_PREFIX)
+            || variable.starts_with("role_path")
+            || module.name == "template" && variable.starts_with(LOOP_VARIABLE)
+    };
+    value.starts_with('/') || variable.is_some_and(|variable| !is_known(variable))
 }

@@ -11,7 +11,7 @@ pub(crate) mod yaml;
 
 pub use error::ConfigError;
 pub(crate) use fields::Fields;
-pub(crate) use yaml::{YamlDocument, YamlKey, YamlNode, YamlValue};
+pub(crate) use yaml::{YamlDocument, YamlKey, YamlNode, YamlTag, YamlValue};
 
 /// Returns the path for `text` in a file of `folder`, without `./` at the start if `folder` is `.`.
 pub(crate) fn join(folder: &std::path::Path, text: &str) -> std::path::PathBuf {

@@ -49,7 +49,19 @@ pub(crate) struct YamlNode {
     /// The path of keys to this value.
     key: Arc<str>,
     pub(crate) span: YamlSpan,
+    pub(crate) tag: YamlTag,
     pub(crate) value: YamlValue,
+}
+
+/// The tag of a value in a file of Ansible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum YamlTag {
+    /// No tag, or one that does not change how templates in the value are treated.
+    Other,
+    /// `!unsafe`: texts in the value are not templates.
+    Unsafe,
+    /// `!vault`: the text is encrypted.
+    Vault,
 }
 
 /// The value of a node.
@@ -105,8 +117,8 @@ impl YamlDocument {
         Self::parse_with(path, text, false)
     }
 
-    /// Parses the text of a file as Ansible does: values may have tags such as `!vault`, which are
-    /// ignored, and the last of several equal keys counts.
+    /// Parses the text of a file as Ansible does: values may have tags such as `!vault`, and the
+    /// last of several equal keys counts.
     pub(crate) fn parse_ansible(path: &Path, text: String) -> Result<Self, ConfigError> {
         Self::parse_with(path, text, true)
     }
@@ -311,6 +323,7 @@ impl<'a> YamlBuilder<'a> {
             source: Arc::clone(&self.source),
             key: "".into(),
             span: YamlSpan { line: 1, column: 1, width: 1 },
+            tag: YamlTag::Other,
             value: YamlValue::Scalar { text: String::new(), plain: true },
         }))
     }
@@ -337,6 +350,7 @@ impl<'a> YamlBuilder<'a> {
         if depth > MAX_DEPTH {
             return Err(self.mistake(yaml_span(span), key, "nested too deeply"));
         }
+        let tag = tag_of(&event);
         let (value, anchor) = match event {
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
@@ -383,12 +397,16 @@ impl<'a> YamlBuilder<'a> {
             Event::MappingStart(anchor, _) => (self.mapping(key, depth)?, anchor),
             _ => return Err(self.mistake(yaml_span(span), key, "unexpected end of the file")),
         };
-        let node = YamlNode {
+        let mut node = YamlNode {
             source: Arc::clone(&self.source),
             key: key.into(),
             span: yaml_span(span),
+            tag,
             value,
         };
+        if tag == YamlTag::Unsafe {
+            mark_unsafe(&mut node);
+        }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -429,6 +447,29 @@ impl<'a> YamlBuilder<'a> {
             .contains("tab")
             .then(|| "indent with spaces; YAML does not allow tabs".to_owned());
         self.source.mistake(span, key, problem, help)
+    }
+}
+
+fn tag_of(event: &Event<'_>) -> YamlTag {
+    let (Event::Scalar(_, _, _, Some(tag))
+    | Event::SequenceStart(_, Some(tag))
+    | Event::MappingStart(_, Some(tag))) = event
+    else {
+        return YamlTag::Other;
+    };
+    match (tag.handle.as_str(), tag.suffix.as_str()) {
+        ("!", "unsafe") => YamlTag::Unsafe,
+        ("!", "vault" | "vault-encrypted") => YamlTag::Vault,
+        _ => YamlTag::Other,
+    }
+}
+
+fn mark_unsafe(node: &mut YamlNode) {
+    node.tag = YamlTag::Unsafe;
+    match &mut node.value {
+        YamlValue::Scalar { .. } => {}
+        YamlValue::List(nodes) => nodes.iter_mut().for_each(mark_unsafe),
+        YamlValue::Map(entries) => entries.iter_mut().for_each(|(_, node)| mark_unsafe(node)),
     }
 }
 

@@ -65,7 +65,7 @@ impl RoleFit {
         let lacking = problems.filter(|problem| !is_item_of_loop(tree, problem, names));
         let lacking = lacking.filter_map(|problem| match problem.kind {
             RoleProblemKind::Undefined { name, .. } => Some(name),
-            RoleProblemKind::NoFile { .. } => None,
+            _ => None,
         });
         let used: BTreeSet<&str> = review.used_names().collect();
         let own = config.variables.iter().map(|(name, _)| name.as_str());

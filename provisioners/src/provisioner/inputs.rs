@@ -3,7 +3,8 @@
 //! - For a `provisioner.yml`: the files named by its steps. If a step names files by a template, or
 //!   a script runs outside and may use any file beside it: the whole directory.
 //! - For an Ansible role: its whole directory, the directories of roles that it names, recursively,
-//!   and files that these use from [outside their directories](crate::ansible::external).
+//!   and files that these use from [outside their directories](crate::ansible::external). A README
+//!   that the role does not name and empty directories outside of `files/` are not inputs.
 //!
 //! Input names are canonical, and non-empty directories are represented by their files, so adding a
 //! step does not rename existing inputs.
@@ -14,17 +15,22 @@ use std::path::{Path, PathBuf};
 
 use super::step_definition::StepDefinition;
 use crate::ansible::external::relative;
-use crate::ansible::paths::file_name;
 use crate::ansible::used_roles::UsedRoles;
 use crate::ansible::variable_names::RoleNames;
 use crate::config::ConfigError;
-use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, without_dots};
+use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, unique_text, without_dots};
 use crate::steps::Action;
 use crate::steps::ansible::AnsibleRole;
 use crate::steps::files::is_keep;
 
 /// The names of files with their digests, in order.
 pub(super) type InputFiles = Vec<(String, Digest)>;
+
+/// Start of the names of files that describe a role.
+const README: &str = "README";
+
+/// End of the names of empty directories.
+const EMPTY_DIRECTORY: &str = " (an empty directory)";
 
 /// Digests by file name.
 type FileDigests = BTreeMap<String, Digest>;
@@ -78,7 +84,7 @@ fn add_action(
 fn add_file(folder: &Folder, path: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
     let path = without_dots(path);
     let digest = folder.digest_file(&path)?;
-    found.insert(path.to_string_lossy().into_owned(), digest);
+    found.insert(unique_text(&path), digest);
     Ok(())
 }
 
@@ -99,9 +105,9 @@ fn add_tree(
     let full: BTreeSet<_> =
         items.iter().filter_map(|item| item.path.parent().map(Path::to_owned)).collect();
     for item in items.iter().filter(|item| !full.contains(&item.path)) {
-        let mut name = format!("{prefix}{}", item.path.to_string_lossy());
+        let mut name = format!("{prefix}{}", unique_text(&item.path));
         if item.kind == FolderItemKind::Directory {
-            name += " (an empty directory)";
+            name += EMPTY_DIRECTORY;
         }
         found.insert(name, folder.digest(&item.path, &item.kind)?);
     }
@@ -128,7 +134,7 @@ fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<
                 continue;
             }
             if folder.is_file(&item.path) {
-                let name = format!("{prefix}{} (its content)", item.path.to_string_lossy());
+                let name = format!("{prefix}{} (its content)", unique_text(&item.path));
                 found.insert(name, folder.digest_file(&item.path)?);
             } else if folder.is_dir(&item.path) {
                 todo.push(item.path);
@@ -147,21 +153,53 @@ pub(super) fn files_and_names_of_role(
     Ok((found.into_iter().collect(), RoleNames::read(&used)?))
 }
 
+/// Returns whether a role may use its README: names it, or names files in its directory that are
+/// only known when it runs.
+fn uses_readme(folder: &Folder) -> Result<bool, ConfigError> {
+    for part in ["tasks", "handlers", "vars", "defaults", "templates"].map(Path::new) {
+        let items = if folder.is_dir(part) { folder.walk(part)? } else { Vec::new() };
+        for item in items.iter().filter(|item| folder.is_file(&item.path)) {
+            let bytes = folder.read(&item.path)?;
+            let text = String::from_utf8_lossy(&bytes);
+            let in_role = |(at, word): (usize, &str)| {
+                let rest = text[at + word.len()..].trim_start().trim_start_matches(['}', ' ']);
+                let first = rest.strip_prefix('/').and_then(|rest| rest.chars().next());
+                !first.is_some_and(|c| c.is_alphanumeric() || c == '.')
+            };
+            if text.contains(README) || text.match_indices("role_path").any(in_role) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Adds the files of a role and of the roles that it names, and returns these roles. The input
 /// names of the latter begin with `../`.
 fn add_roles(first: &Path, found: &mut FileDigests) -> Result<UsedRoles, ConfigError> {
     let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
     let used = UsedRoles::find(first)?;
     for role in &used.roles {
-        add_folder(&Folder::from_host(&role.folder), &role.prefix, found)?;
+        let folder = Folder::from_host(&role.folder);
+        let mut files = FileDigests::new();
+        add_folder(&folder, "", &mut files)?;
+        let has_readme = uses_readme(&folder)?;
+        files.retain(|name, _| match name.strip_suffix(EMPTY_DIRECTORY) {
+            // Git keeps no empty directories, but a task may copy one in `files/`.
+            Some(name) => name.starts_with("files/"),
+            None => has_readme || !name.starts_with(README),
+        });
+        let files = files.into_iter();
+        found.extend(files.map(|(name, digest)| (format!("{}{name}", role.prefix), digest)));
         for path in &role.outside {
-            let name = relative(&from, path).to_string_lossy().into_owned();
+            let name = unique_text(&relative(&from, path));
             if path.is_dir() {
                 add_folder(&Folder::from_host(path), &format!("{name}/"), found)?;
                 continue;
             }
             let folder = Folder::from_host(path.parent().unwrap_or(path));
-            found.insert(name, folder.digest_file(Path::new(&file_name(path)))?);
+            found
+                .insert(name, folder.digest_file(Path::new(path.file_name().unwrap_or_default()))?);
         }
     }
     Ok(used)

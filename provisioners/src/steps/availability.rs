@@ -3,11 +3,11 @@
 //! A step that lacks a package fails after the steps before it, and apt names only the packages of
 //! that step. The answer is a forecast: a step may still add an archive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::StepError;
-use super::packages::{FetchedLists, apt, update_lists};
-use crate::machine::Machine;
+use super::packages::{APT_ENVIRONMENT, FetchedLists, apt, update_lists};
+use crate::machine::{Command, Machine};
 
 /// A package that a step installs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,11 +18,20 @@ pub struct WantedPackage {
     pub place: String,
 }
 
+/// A package that apt does not find.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MissingPackage {
+    /// The package.
+    pub wanted: WantedPackage,
+    /// The version that apt would install, if the package has other versions than the wanted one.
+    pub candidate: Option<String>,
+}
+
 /// The answer of apt about the packages of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackageForecast {
     /// The packages that apt does not find.
-    pub missing: Vec<WantedPackage>,
+    pub missing: Vec<MissingPackage>,
     /// The number of packages to fetch, with those that the others need.
     pub fetched: usize,
     /// The total size of these, in bytes.
@@ -45,8 +54,17 @@ pub(crate) fn forecast(
     let missing: BTreeSet<&str> =
         names.iter().copied().filter(|name| is_missing(name, &output)).collect();
     if !missing.is_empty() {
-        let is_missing = |package: &&WantedPackage| missing.contains(&*package.name);
-        found.missing = wanted.iter().filter(is_missing).cloned().collect();
+        let mut candidates = BTreeMap::new();
+        for name in missing.iter().filter(|name| name.contains(['=', '/'])) {
+            candidates.insert(*name, candidate(machine, name)?);
+        }
+        let lacking = wanted.iter().filter(|package| missing.contains(&*package.name));
+        found.missing = lacking
+            .map(|wanted| MissingPackage {
+                wanted: wanted.clone(),
+                candidate: candidates.get(&*wanted.name).cloned().flatten(),
+            })
+            .collect();
         found.missing.sort();
         found.missing.dedup();
         names.retain(|name| !missing.contains(name));
@@ -71,6 +89,20 @@ fn print_uris(machine: &mut dyn Machine, names: &BTreeSet<&str>) -> Result<Strin
     let mut output = Vec::new();
     machine.run(&command, &mut output)?;
     Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+/// Returns the version of a package that apt would install without the wanted version.
+fn candidate(machine: &mut dyn Machine, wanted: &str) -> Result<Option<String>, StepError> {
+    let name = wanted.split(['=', '/']).next().unwrap_or(wanted);
+    let mut command = Command::new("apt-cache").arg("policy").arg(name);
+    for (name, value) in APT_ENVIRONMENT {
+        command = command.env(name, value);
+    }
+    let mut output = Vec::new();
+    machine.run(&command, &mut output)?;
+    let output = String::from_utf8_lossy(&output);
+    let version = output.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    Ok(version.filter(|version| *version != "(none)").map(str::to_owned))
 }
 
 /// Returns whether apt's output says that it does not find a package.

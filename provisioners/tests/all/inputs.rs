@@ -1,6 +1,8 @@
 //! The inputs of provisioners, which determine whether an image is out of date.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -168,6 +170,23 @@ fn unknown_role_name_includes_all_roles() {
     }
 }
 
+/// Tags of Ansible do not hide the names in a file.
+#[test]
+fn inputs_of_a_role_with_tags_are_only_the_roles_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = "- include_role: {name: named}\n  vars: {x: !unsafe '{{ y', z: !vault 00}\n";
+    write_files(
+        dir.path(),
+        &[
+            ("roles/main/tasks/main.yml", tasks),
+            ("roles/named/tasks/main.yml", "[]"),
+            ("roles/unused/tasks/main.yml", "[]"),
+        ],
+    );
+    let wanted = ["../named/tasks/main.yml", "tasks/main.yml"];
+    assert_eq!(names(&dir.path().join("roles/main")), wanted);
+}
+
 /// A file has the same name for all kinds of steps, and non-empty folders are not inputs.
 #[test]
 fn input_names_do_not_depend_on_the_step() {
@@ -226,6 +245,82 @@ fn inputs_of_a_role_include_files_outside_its_folder() {
         "tasks/main.yml",
     ];
     assert_eq!(names(&dir.path().join("roles/overlay/main")), wanted);
+}
+
+/// Quotes, blanks and brackets in a path, patterns, and escaped quotes.
+#[test]
+fn inputs_of_a_role_include_files_outside_with_any_name() {
+    let tasks = r#"
+- copy: {src: ../../shared/flow kv.txt, dest: /x}
+- copy: src='../../../shared/quoted kv.txt' dest=/x
+- copy: {src: "../../../shared/a (1), b=c [2].txt", dest: /x}
+- copy: src={{ item }} dest=/x
+  with_fileglob: ../../../shared/*.glob
+- copy: src={{ item }} dest=/x
+  with_fileglob: "{{ role_path }}/../../shared/*.more"
+- debug: msg="{{ lookup(\"file\", \"../../../shared/escaped\") }}"
+- debug: {msg: "{{ lookup('file', role_path + '/../../shared/joined') }}"}
+- copy:
+    content: |
+      one
+      {{ lookup('file', "../../../shared/in text") }}
+    dest: /x
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let mut wanted: Vec<String> = Vec::new();
+    for name in [
+        "flow kv.txt",
+        "quoted kv.txt",
+        "a (1), b=c [2].txt",
+        "one.glob",
+        "two.glob",
+        "three.more",
+        "escaped",
+        "joined",
+        "in text",
+    ] {
+        write_files(dir.path(), &[(&format!("roles/shared/{name}"), "")]);
+        wanted.push(format!("../../shared/{name}"));
+    }
+    write_files(
+        dir.path(),
+        &[("roles/overlay/main/tasks/main.yml", tasks), ("roles/shared/1.less", "")],
+    );
+    wanted.push("tasks/main.yml".to_owned());
+    wanted.sort();
+    assert_eq!(names(&dir.path().join("roles/overlay/main")), wanted);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_different_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &[("tasks/main.yml", "[]"), ("files/\\xff", "")]);
+    for byte in [0xfe, 0xff] {
+        fs::write(dir.path().join("files").join(OsStr::from_bytes(&[byte])), "").unwrap();
+    }
+    let wanted = ["files/\\\\xff", "files/\\xfe", "files/\\xff", "tasks/main.yml"];
+    assert_eq!(names(dir.path()), wanted);
+}
+
+#[test]
+fn readme_and_empty_directories_of_a_role_are_not_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &[("tasks/main.yml", "- debug: {}\n"), ("README.md", "")]);
+    fs::create_dir_all(dir.path().join("vars/deep")).unwrap();
+    fs::create_dir_all(dir.path().join("handlers")).unwrap();
+    assert_eq!(names(dir.path()), ["tasks/main.yml"]);
+    // A task may copy these.
+    write_files(dir.path(), &[("files/README", "")]);
+    fs::create_dir_all(dir.path().join("files/tree/empty")).unwrap();
+    let copied = ["files/README", "files/tree/empty (an empty directory)", "tasks/main.yml"];
+    assert_eq!(names(dir.path()), copied);
+    for task in ["copy: src=../README.md dest=/x", "copy: src='{{ role_path }}/' dest=/x"] {
+        write_files(dir.path(), &[("tasks/main.yml", &format!("- {task}\n"))]);
+        assert!(names(dir.path()).contains(&"README.md".to_owned()), "{task}");
+    }
+    let task = "- copy: src={{ role_path }}/files/tree dest=/x\n";
+    write_files(dir.path(), &[("tasks/main.yml", task)]);
+    assert_eq!(names(dir.path()), copied);
 }
 
 /// Returns the variables that are inputs of the only image of a project, with the role `main`.
@@ -296,6 +391,8 @@ fn all_variables_count_for_a_role_that_may_use_any() {
         "debug: msg={{ hostvars[inventory_hostname] }}",
         "debug: msg={{ q('varnames', '^x') }}",
         "debug: msg={{ lookup('template', '/srv/x.j2') }}",
+        r#"debug: msg="{{ lookup(\"vars\", \"x_\" ~ n) }}""#,
+        r#"debug: msg="{{ lookup(\"template\", \"/srv/x.j2\") }}""#,
         "include_tasks: '{{ name }}.yml'",
         "include_tasks: /srv/tasks.yml",
         "include: \"/srv/tasks.yml\"",
@@ -318,6 +415,10 @@ fn all_variables_count_for_a_role_that_may_use_any() {
         "include_tasks: '{{ role_path }}/tasks/x.yml'",
         "copy: src=/srv/x dest=/etc/x",
         "debug: {}\n# include_tasks: '{{ name }}.yml'",
+        "file: path=/{{ dd }} state=directory",
+        "{file: {path: '/{{ dd }}', state: directory}}",
+        "file:\n    path: '/{{ dd }}'",
+        "debug: {msg: !unsafe 'include {{ x }}'}",
     ] {
         assert_eq!(task(text), 0, "{text}");
     }

@@ -29,10 +29,10 @@ fn undefined_variables_are_found_with_their_line() {
                 "- copy: content={{ greeting }} dest=/etc/motd
 - debug:
     msg: \"{{ packages_of_x | length }}\"
+- debug: {}
   when: wanted
-- debug: var=shown
 - command: echo {{ item }}
-  with_items: old_list
+  with_items: \"{{ some_list }}\"
 - assert: {that: [count > 1]}
 - template: src=a.j2 dest=/etc/a
 ",
@@ -43,8 +43,8 @@ fn undefined_variables_are_found_with_their_line() {
     );
     let wanted = [
         undefined("tasks/main.yml:3", "packages_of_x"),
-        undefined("tasks/main.yml:4", "wanted"),
-        undefined("tasks/main.yml:7", "old_list"),
+        undefined("tasks/main.yml:5", "wanted"),
+        undefined("tasks/main.yml:7", "some_list"),
         undefined("tasks/main.yml:8", "count"),
         undefined("templates/a.j2:2", "last"),
         "roles/x/tasks/main.yml:1: `who` is not defined, but the value of `greeting` uses it: add it \
@@ -169,15 +169,24 @@ fn files_that_may_exist_when_the_task_runs_are_no_problem() {
         &[("roles/x/tasks/main.yml", tasks), ("roles/x/tasks/beside.txt", "")];
     assert_eq!(problems(files, "given: true"), [] as [&str; 0]);
     // A task on the host may create it.
-    let tasks = "- local_action: command make tool\n- copy: src=tool dest=/opt\n";
-    assert_eq!(problems(&[("roles/x/tasks/main.yml", tasks)], ""), [] as [&str; 0]);
+    let lost = "- copy: src=tool dest=/opt\n";
+    for tasks in [
+        "- local_action: command make tool\n",
+        "- block: [{command: make tool}]\n  delegate_to: localhost\n",
+        "- import_tasks: make.yml\n  delegate_to: localhost\n",
+        "- fetch: src=/tool dest={{ role_path }}/files/ flat=yes\n",
+    ] {
+        let tasks = format!("{tasks}{lost}");
+        let make = ("roles/x/tasks/make.yml", "- command: make tool\n");
+        assert_eq!(problems(&[("roles/x/tasks/main.yml", &tasks), make], ""), [] as [&str; 0]);
+    }
 }
 
 #[test]
 fn roles_that_build_well_have_no_problems() {
     for tasks in [
         "- set_fact: {\"{{ item.key }}\": 1}\n  loop: [{key: a}]\n- debug: {msg: '{{ a }}'}\n",
-        "- debug: {msg: \"{{ lookup('vars', 'x', default='') }} {{ y }}\"}\n",
+        "- debug: {msg: \"{{ lookup('vars', 'x', default='') }}\"}\n",
         "- assemble: {src: /srv/parts, dest: /etc/all}\n",
         "- copy: {src: ~/.bashrc, dest: /root}\n- copy: {src: lost, dest: /x, remote_src: y}\n",
         "- template: src=off.j2 dest=/x\n  when: tls\n",
@@ -201,6 +210,34 @@ fn roles_that_build_well_have_no_problems() {
 }
 
 #[test]
+fn files_that_an_earlier_step_may_create_are_not_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = "- copy: src=made dest=/x\n";
+    for (script, count) in [("", 1), (", outside: true", 0)] {
+        let steps = format!("scripts: [{{path: make.sh{script}}}]\n");
+        write_files(
+            dir.path(),
+            &[
+                ("p/provisioner.yml", &steps),
+                ("p/make.sh", ""),
+                ("roles/x/tasks/main.yml", tasks),
+                ("image.yml", "base: base.squashfs\nprovisioner: [p, roles/x]\n"),
+            ],
+        );
+        let plan = Image::load(&dir.path().join("image.yml")).unwrap().plan().unwrap();
+        assert_eq!(plan.role_problems().unwrap().len(), count, "{steps}");
+    }
+}
+
+#[test]
+fn variables_of_overcoat_itself_are_not_known() {
+    let tasks = "- copy: src={{ build_artifact_path }}/x dest=/x\n\
+                 - debug: {msg: '{{ lost }}'}\n  when: build_root == 'root'\n";
+    let given = "build_artifact_path: /nowhere, build_root: root";
+    assert_eq!(problems(&[("roles/x/tasks/main.yml", tasks)], given), [] as [&str; 0]);
+}
+
+#[test]
 fn hostile_expressions_take_no_time_and_no_stack() {
     for (key, expression) in [
         ("when", "a or ".repeat(50_000) + "a"),
@@ -220,19 +257,260 @@ fn hostile_expressions_take_no_time_and_no_stack() {
         ];
         problems(files, "");
     }
+    // Roles that depend on each other.
+    let meta = format!("dependencies: [{}]\n", "x, y, ".repeat(5));
+    let files: Vec<_> = ["x", "y"]
+        .into_iter()
+        .flat_map(|role| {
+            let path = |part: &str| format!("roles/{role}/{part}/main.yml");
+            [(path("meta"), meta.as_str()), (path("tasks"), "- debug: {}\n")]
+        })
+        .collect();
+    problems(&files.iter().map(|(path, text)| (path.as_str(), *text)).collect::<Vec<_>>(), "");
+    // Each variable uses all of the next level.
+    let mut defaults = String::new();
+    for (level, name) in (0..9).flat_map(|level| (0..20).map(move |name| (level, name))) {
+        let next: String = (0..20).map(|n| format!("{{{{ v{}_{n} }}}}", level + 1)).collect();
+        defaults.push_str(&format!("v{level}_{name}: \"{next}\"\n"));
+    }
+    let each = "- include_tasks: main.yml\n  loop: \"{{ many }}\"\n- block: []\n- block: []\n";
+    let tasks = format!("- debug: {{msg: \"{{{{ v0_0 }}}}\"}}\n{each}");
+    let many = format!("many: [{}]\n", "1, ".repeat(1000));
+    let files: &[(&str, &str)] =
+        &[("roles/x/tasks/main.yml", &tasks), ("roles/x/defaults/main.yml", &(defaults + &many))];
+    problems(files, "");
 }
 
 #[test]
-fn role_with_mistakes_is_left_to_ansible() {
+fn unclear_mistakes_of_a_role_are_left_to_ansible() {
     let files: &[(&str, &str)] = &[
-        (
-            "roles/x/tasks/main.yml",
-            "- debug: {msg: \"{{ broken\"}\n- copy: src={{ }} dest=x\n- 5\n",
-        ),
+        ("roles/x/tasks/main.yml", "- copy: src={{ }} dest=x\n- 5\n"),
         ("roles/x/tasks/other.yml", "a: [\n"),
         ("roles/x/templates/a.j2", "{{ x.items() if }}\n"),
         ("roles/x/templates/b.j2", "#jinja2: variable_start_string: '[['\n{{ other }}\n"),
         ("roles/x/vars/main.yml", "- 1\n"),
     ];
     assert_eq!(problems(files, ""), [] as [&str; 0]);
+}
+
+/// Returns `text` as the task file of the role `x`, with other files that some tasks use.
+fn role(text: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("roles/x/tasks/main.yml", text),
+        ("roles/x/tasks/bad.yml", "- debug: {msg: '{{ nothing }}'}\n- copy: src=lost dest=/x\n"),
+        ("roles/x/tasks/install-a.yml", "- debug: {}\n"),
+        ("roles/x/tasks/install-False.yml", "- debug: {}\n"),
+        ("roles/x/tasks/install-b.yml", "- debug: {msg: '{{ nothing }}'}\n"),
+        ("roles/x/handlers/main.yml", "- {name: h, debug: {msg: '{{ nothing }}'}}\n"),
+        ("roles/x/templates/bad.j2", "{{ nothing }}\n"),
+        (
+            "roles/x/templates/branches.j2",
+            "{% if feat %}{{ nothing }}{% elif ansible_x %}{{ nothing }}{% else %}{% endif %}\n\
+             {% if not feat %}x{% else %}{{ nothing }}{% endif %}{# {{ nothing }} #}\n\
+             {% for x in empty %}{{ x }} {{ nothing }}{% else %}{% endfor %}\n\
+             {% for x in uses if x.use %}{{ nothing }}{% endfor %}\n\
+             {% set ns = nothing %}{{ ns }}{% raw %}{{ nothing }}{% endraw %}\n\
+             {{ nothing if feat else 'x' }}{{ true or nothing }}{{ nothing is string }}\n\
+             {% macro m(a) %}{{ nothing }}{% endmacro %}{{ nothing }}\n",
+        ),
+        (
+            "roles/x/defaults/main.yml",
+            "feat: false\noff: 'no'\nempty: []\nflavour: a\nuses: [{use: false, n: a}]\n\
+             indirect: '{{ feat }}'\nraw: !unsafe '{{ nothing }}'\n\
+             secret: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00\n",
+        ),
+    ]
+}
+
+#[test]
+fn tasks_that_may_not_run_have_no_problems() {
+    let bad = "include_tasks: bad.yml";
+    for tasks in [
+        "- BAD\n  when: ansible_distribution == 'Ubuntu'\n",
+        "- BAD\n  when: ansible_distribution_major_version|int < 9\n",
+        "- BAD\n  when: feat | bool\n",
+        "- BAD\n  when: off | bool\n",
+        "- BAD\n  when: indirect\n",
+        "- BAD\n  when: no\n",
+        "- BAD\n  when: false and nothing\n",
+        "- BAD\n  when: item.use\n  loop: '{{ uses }}'\n",
+        "- BAD\n  loop: '{{ empty }}'\n",
+        "- BAD\n  with_dict: {}\n",
+        "- BAD\n  tags: never\n",
+        "- BAD\n  tags: [x, never]\n",
+        "- BAD\n  ignore_errors: yes\n",
+        "- BAD\n  failed_when: false\n",
+        "- stat: path=/x\n  register: st\n- BAD\n  when: st.stat.exists\n",
+        "- command: test -e /x\n  register: st\n- BAD\n  when: st is failed\n",
+        "- block: [BADTASK]\n  when: ansible_distribution == 'Ubuntu'\n",
+        "- block:\n    - block: [BADTASK]\n  rescue:\n    - debug: {}\n",
+        "- block:\n    - debug: {}\n  rescue: [BADTASK]\n",
+        "- block: [BADTASK]\n  ignore_errors: true\n",
+        "- debug: {}\n",
+        "- debug: {}\n  notify: h\n",
+        "- include_tasks: install-{{ flavour }}.yml\n",
+        "- include_tasks: '{{ ansible_x }}.yml'\n",
+        "- meta: end_play\n  when: ansible_x\n- BAD\n",
+        "- template: src=branches.j2 dest=/x\n",
+        "- template: src=bad.j2 dest=/x\n  when: ansible_x\n",
+        "- debug: {msg: \"{{ nothing if feat else 1 }} {{ feat and nothing }}\"}\n",
+        "- debug: {var: nothing}\n",
+        "- debug: {msg: '{{ nothing in [] }} {{ nothing | items }}'}\n",
+        "- include_tasks: 'install-{{ feat }}.yml'\n",
+        "- debug: {msg: '{{ raw }} {{ secret }}'}\n",
+        "- debug: {msg: !unsafe '{{ nothing }} {{ '}\n",
+        "- debug: {msg: '{{ module_setup }} {{ gather_subset }}'}\n",
+        "- debug: {}\n  vars: {unused: '{{ nothing }}'}\n",
+        "- meta: noop\n  when: nothing\n",
+        "- include_tasks: {file: install-a.yml, apply: {vars: {unused: '{{ nothing }}'}}}\n",
+        "- copy: src={{ item.n }} dest=/x\n  loop: '{{ uses }}'\n  when: item.use\n",
+        "- unarchive: src=lost dest=/ creates=/x\n",
+        "- include_role: {name: namespace.collection.role}\n",
+        "- debug: {msg: \"{{ lookup('file', 'lost', errors='ignore') }}\"}\n",
+        "- debug: {}\n  notify: '{{ flavour }}'\n",
+    ] {
+        let indented = bad.replace("include_tasks: bad.yml", "{include_tasks: bad.yml}");
+        let tasks = tasks.replace("BADTASK", &indented).replace("BAD", bad);
+        assert_eq!(problems(&role(&tasks), ""), [] as [&str; 0], "{tasks}");
+    }
+}
+
+#[test]
+fn problems_of_tasks_that_certainly_run_are_found() {
+    let nothing = "roles/x/tasks/bad.yml:1: `nothing` is not defined: add it to the variables of \
+                   the image";
+    let lost = "roles/x/tasks/bad.yml:2: the file of `copy` does not exist: roles/x/files/lost";
+    for tasks in [
+        "- include_tasks: bad.yml\n",
+        "- import_tasks: bad.yml\n  when: not feat | bool\n",
+        "- block:\n    - debug: {}\n  rescue:\n    - debug: {}\n  always:\n    - include_tasks: bad.yml\n",
+        "- include_tasks: '{{ item }}.yml'\n  with_items: [install-a, bad]\n",
+        "- include_tasks: bad.yml\n  when: true or nothing\n  tags: x\n",
+        "- include_role: {name: x, tasks_from: bad}\n",
+        "- stat: path=/x\n  delegate_to: 127.0.0.1\n- include_tasks: bad.yml\n",
+        "- debug: {msg: '{{ hostvars[inventory_hostname].x }}'}\n- include_tasks: bad.yml\n",
+        "- debug: {msg: !unsafe x}\n- include_tasks: bad.yml\n  ignore_errors: false\n",
+        "- include_tasks: bad.yml\n- local_action: command make lost\n",
+    ] {
+        assert_eq!(problems(&role(tasks), ""), [nothing, lost], "{tasks}");
+    }
+}
+
+#[test]
+fn certain_mistakes_of_a_role_are_found() {
+    for (text, problem) in [
+        (
+            "- debug: {msg: '{{ flavour }'}",
+            "1: an expression or a statement of the template has no end",
+        ),
+        (
+            "- debug: {}\n- debug:\n    msg: {{ flavour }}",
+            "3: a value that begins with `{{` needs quotes in YAML",
+        ),
+        ("- include_role: {name: lost}", "1: the role `lost` does not exist"),
+        ("- import_role:\n    name: lost", "2: the role `lost` does not exist"),
+        (
+            "- debug: {}\n  notify:\n    - h\n    - lost",
+            "4: no handler has the name `lost`: the task fails if it changes something",
+        ),
+        (
+            "- debug: {msg: \"{{ lookup('file', 'lost') | trim }}\"}",
+            "1: the file of `lookup` does not exist: roles/x/files/lost",
+        ),
+        (
+            "- debug: {msg: '{{ greeting }}'}",
+            "1: `who` is not defined, but the value of `greeting` uses it: add it to the variables \
+             of the image",
+        ),
+    ] {
+        let mut files = role(text);
+        files.push(("roles/x/vars/main.yml", "greeting: hello {{ who }}\n"));
+        assert_eq!(problems(&files, ""), [format!("roles/x/tasks/main.yml:{problem}")], "{text}");
+    }
+    let mut files = role("- debug: {}\n");
+    files.push(("roles/x/meta/main.yml", "dependencies:\n- x\n- {role: lost}\n"));
+    assert_eq!(problems(&files, ""), ["roles/x/meta/main.yml:3: the role `lost` does not exist"]);
+}
+
+/// Returns the packages of the role with their places, then the tasks with unknown packages.
+fn packages(files: &[(&str, &str)], variables: &str) -> (Vec<String>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let image = format!("base: base.squashfs\nprovisioner: roles/x\nvariables: {{{variables}}}\n");
+    write_files(dir.path(), files);
+    write_files(dir.path(), &[("image.yml", &image)]);
+    let plan = Image::load(&dir.path().join("image.yml")).unwrap().plan().unwrap();
+    let folder = format!("{}/roles/x/", dir.path().display());
+    let known = plan.packages().unwrap().into_iter();
+    let known = known.map(|p| format!("{} {}", p.name, p.place.replace(&folder, "")));
+    let unknown = plan.tasks_with_unknown_packages().unwrap().into_iter();
+    (known.collect(), unknown.map(|place| place.replace(&folder, "")).collect())
+}
+
+#[test]
+fn packages_of_a_role_are_found_with_their_place() {
+    let defaults = "a: [one, two]\nb:\n  - three\n  - '{{ c }}=1.2'\nc: four\nd: 'five,six'\n\
+                    pinned:\n  - name: seven\n    version: '7.1'\n";
+    let found = |tasks: &str| {
+        let files = [
+            ("roles/x/tasks/main.yml", tasks),
+            ("roles/x/tasks/each.yml", "- apt: name={{ item }}\n"),
+            ("roles/x/defaults/main.yml", defaults),
+        ];
+        packages(&files, "given: [eight]")
+    };
+    for (task, known) in [
+        ("apt: {name: '{{ a }}'}", vec!["one defaults/main.yml:1", "two defaults/main.yml:1"]),
+        (
+            "apt: {name: '{{ a + b }}'}",
+            vec![
+                "one defaults/main.yml:1",
+                "two defaults/main.yml:1",
+                "three defaults/main.yml:3",
+                "four=1.2 defaults/main.yml:4",
+            ],
+        ),
+        ("apt: {name: \"{{ absent | default(['x']) }}\"}", vec!["x tasks/main.yml:1"]),
+        (
+            "apt: name={{ item }}\n  with_flattened: ['{{ a }}', '{{ d }}']",
+            vec![
+                "one defaults/main.yml:1",
+                "two defaults/main.yml:1",
+                "five defaults/main.yml:6",
+                "six defaults/main.yml:6",
+            ],
+        ),
+        (
+            "include_tasks: each.yml\n  with_items: '{{ a }}'",
+            vec!["one tasks/each.yml:1", "two tasks/each.yml:1"],
+        ),
+        (
+            "apt: {name: '{{ item.name }}={{ item.version }}'}\n  loop: '{{ pinned }}'",
+            vec!["seven=7.1 defaults/main.yml:9"],
+        ),
+        ("apt: {name: '{{ given }}'}", vec!["eight tasks/main.yml:1, variable given"]),
+        ("apt: name=UPPER", vec!["UPPER tasks/main.yml:1"]),
+        ("apt: {deb: /x.deb}", vec![]),
+        ("apt: {name: /x.deb}", vec![]),
+        ("apt: {update_cache: yes}", vec![]),
+        ("apt: {name: '{{ a }}', state: absent}", vec![]),
+        ("apt: {name: '{{ ansible_x }}', state: absent}", vec![]),
+        ("apt: {name: '{{ a }}'}\n  when: false", vec![]),
+    ] {
+        let (names, unknown) = found(&format!("- {task}\n"));
+        assert!(unknown.is_empty(), "{task}: {unknown:?}");
+        assert_eq!(names, known, "{task}");
+    }
+    for task in [
+        "apt: {name: '{{ ansible_x }}'}",
+        "apt: {name: ['{{ ansible_x }}', y]}",
+        "apt: {name: x}\n  when: ansible_distribution == 'Ubuntu'",
+        "apt: {name: '{{ item }}'}\n  with_fileglob: x",
+        "apt: {name: x, state: '{{ ansible_x }}'}",
+    ] {
+        assert_eq!(
+            found(&format!("- {task}\n")),
+            (vec![], vec!["tasks/main.yml:1".to_owned()]),
+            "{task}"
+        );
+    }
 }

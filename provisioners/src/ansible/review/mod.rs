@@ -1,22 +1,26 @@
-//! Finds problems of a role without running it: variables that are not defined, and files that do
-//! not exist.
+//! Finds problems of a role without running it: variables that are not defined, files, roles and
+//! handlers that do not exist, and mistakes.
 //!
-//! Ansible reports these when it runs the task, which may be minutes after a build begins. A role
-//! can define variables in ways that are only known at run time, and a task may never run, so the
-//! problems are warnings. The search is cautious: it reports only problems of tasks whose
-//! conditions are not known to be false, and does not report what it cannot evaluate.
+//! Ansible reports these when it runs the task, which may be minutes after a build begins. Only
+//! certain problems are reported: those of tasks that certainly run and fail the build if they
+//! fail, as [`flow`] finds them, in expressions that are certainly evaluated.
 
 mod evaluator;
 mod files;
+mod flow;
 mod packages;
 mod role_files;
+mod template_parts;
+mod undefined;
 mod variables;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use self::evaluator::Evaluator;
-pub(crate) use self::packages::RolePackage;
+use self::flow::Flow;
+pub(crate) use self::packages::RolePackages;
 use self::role_files::RoleFiles;
 use self::variables::RoleVariables;
 use crate::config::ConfigError;
@@ -50,6 +54,21 @@ pub enum RoleProblemKind {
         /// The path, with its variables replaced, at the first place that Ansible searches.
         path: PathBuf,
     },
+    /// A role is used that does not exist.
+    NoRole {
+        /// Its name.
+        name: String,
+    },
+    /// A task notifies a handler that does not exist.
+    NoHandler {
+        /// Its name or topic.
+        name: String,
+    },
+    /// A file or a template is wrong.
+    Mistake {
+        /// The problem.
+        problem: String,
+    },
 }
 
 impl fmt::Display for RoleProblemKind {
@@ -66,6 +85,12 @@ impl fmt::Display for RoleProblemKind {
             Self::NoFile { module, path } => {
                 write!(f, "the file of `{module}` does not exist: {}", path.display())
             }
+            Self::NoRole { name } => write!(f, "the role `{name}` does not exist"),
+            Self::NoHandler { name } => write!(
+                f,
+                "no handler has the name `{name}`: the task fails if it changes something"
+            ),
+            Self::Mistake { problem } => f.write_str(problem),
         }
     }
 }
@@ -97,18 +122,40 @@ impl RoleReview {
 
     /// Returns the problems of the role with the variables of an image, ordered by file and line.
     pub(crate) fn problems(&self, given: &Variables) -> Vec<RoleProblem> {
+        self.problems_after(given, &mut false)
+    }
+
+    /// Returns the problems of the role if it runs after other steps. `host_changed` is whether
+    /// these may have created files on the host, and becomes true if the role may.
+    pub(crate) fn problems_after(
+        &self,
+        given: &Variables,
+        host_changed: &mut bool,
+    ) -> Vec<RoleProblem> {
         let evaluator = Evaluator::new(&self.files, &self.variables, given);
-        let mut problems = self.variables.undefined(&self.files, given, &evaluator);
-        problems.extend(files::missing(&self.files, &evaluator));
+        let flow = Flow::find(&self.files, &evaluator, *host_changed);
+        *host_changed |= flow.host_changed;
+        let mut names = BTreeSet::new();
+        let mut problems = flow.problems;
+        // The first use of each variable.
+        problems.retain(|problem| match &problem.kind {
+            RoleProblemKind::Undefined { name, .. } => names.insert(name.clone()),
+            _ => true,
+        });
+        problems.extend(files::missing(&flow.steps, &self.files, &evaluator));
         problems.sort();
         problems.dedup();
         problems
     }
 
-    /// Returns the packages that the role installs with the variables of an image, as far as they
-    /// are known.
-    pub(crate) fn packages(&self, given: &Variables) -> Vec<RolePackage> {
-        packages::packages(&self.files, &Evaluator::new(&self.files, &self.variables, given))
+    /// Returns the packages that the role installs with the variables of an image.
+    pub(crate) fn packages(&self, given: &Variables) -> RolePackages {
+        let evaluator = Evaluator::new(&self.files, &self.variables, given);
+        packages::packages(
+            &Flow::find(&self.files, &evaluator, false).steps,
+            &self.files,
+            &evaluator,
+        )
     }
 
     /// Returns the names of the variables that the role may use.

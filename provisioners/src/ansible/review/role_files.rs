@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::ansible::used_roles::UsedRoles;
+use crate::config::error::Mistake;
 use crate::config::{ConfigError, YamlDocument, YamlValue};
 use crate::folder::{Folder, FolderItemKind};
 
@@ -14,15 +15,21 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct RoleFiles {
     pub(super) files: Vec<RoleFile>,
+    /// The directories of the roles, the first role first, with their prefixes.
+    pub(super) roles: Vec<(PathBuf, String)>,
     /// Whether other roles may run too, or the role has modules of its own, which may define
     /// variables.
     pub(super) is_incomplete: bool,
+    /// Whether a file has the key `collections`, with which other roles may be named.
+    pub(super) has_collections: bool,
 }
 
 /// A file of a role.
 #[derive(Debug)]
 pub(super) struct RoleFile {
     pub(super) path: PathBuf,
+    /// The same without links and `..`.
+    canonical: PathBuf,
     /// The directory of its role.
     pub(super) role: PathBuf,
     pub(super) text: String,
@@ -33,24 +40,40 @@ pub(super) struct RoleFile {
 #[derive(Debug)]
 pub(super) enum RoleFileContent {
     Tasks(YamlDocument),
-    /// Variables of `defaults/`.
+    /// Variables of `defaults/main.yml`.
     Defaults(YamlDocument),
-    /// Variables of `vars/`.
+    /// Variables of `vars/main.yml`.
     Variables(YamlDocument),
+    /// Variables that a task may include.
+    OtherVariables(YamlDocument),
     /// Dependencies of `meta/`.
     Meta(YamlDocument),
     Template,
+    /// A task file that Ansible cannot read, either.
+    Mistake {
+        line: usize,
+        problem: String,
+    },
 }
 
 /// Directories of a role that are read.
 const PARTS: [&str; 6] = ["defaults", "vars", "meta", "tasks", "handlers", "templates"];
+
+/// Start of files that are encrypted.
+const VAULT: &str = "$ANSIBLE_VAULT";
 
 impl RoleFiles {
     /// Reads the files of the role in `folder` and of the roles that it names. Ignores files that
     /// are not valid YAML or not text.
     pub(super) fn read(folder: &Path) -> Result<Self, ConfigError> {
         let used = UsedRoles::find(folder)?;
-        let mut found = Self { files: Vec::new(), is_incomplete: !used.is_complete };
+        let roles = used.roles.iter().map(|role| (role.folder.clone(), role.prefix.clone()));
+        let mut found = Self {
+            files: Vec::new(),
+            roles: roles.collect(),
+            is_incomplete: !used.is_complete,
+            has_collections: false,
+        };
         for role in &used.roles {
             let folder = Folder::from_host(&role.folder);
             let plugins = ["library", "action_plugins", "vars_plugins"];
@@ -70,38 +93,90 @@ impl RoleFiles {
         Ok(found)
     }
 
+    /// Returns the file at a path.
+    pub(super) fn file(&self, path: &Path) -> Option<&RoleFile> {
+        let path = fs::canonicalize(path).ok()?;
+        self.files.iter().find(|file| file.canonical == path)
+    }
+
+    /// Returns a file of a part of a role, such as `tasks/main.yml`.
+    pub(super) fn main(&self, role: &Path, part: &str, name: &str) -> Option<&RoleFile> {
+        let names = [format!("{name}.yml"), format!("{name}.yaml"), name.to_owned()];
+        names.iter().find_map(|name| self.file(&role.join(part).join(name)))
+    }
+
     fn add(&mut self, path: &Path, role: &Path, part: &str) {
+        if fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
+            return;
+        }
         let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= MAX_FILE_BYTES);
-        let Some(text) = small.then(|| fs::read_to_string(path).ok()).flatten() else { return };
-        let mut is_read = true;
-        let mut document = || {
-            let document = YamlDocument::parse(path, text.clone()).ok();
-            is_read &= document.is_some();
-            document
+        let Some(text) = small.then(|| fs::read_to_string(path).ok()).flatten() else {
+            self.is_incomplete |= !part.is_empty() && part != "templates";
+            return;
         };
-        let is_yaml = path.extension().is_none_or(|e| e == "yml" || e == "yaml");
-        let content = match part {
-            "templates" => Some(RoleFileContent::Template),
-            // A file of variables may also be JSON.
-            _ if !is_yaml => {
-                self.is_incomplete |= part == "vars" || part == "defaults";
+        self.has_collections |= part != "templates" && text.contains("collections");
+        let mut mistake = None;
+        let mut document = || match YamlDocument::parse_ansible(path, text.clone()) {
+            Ok(document) => Some(document),
+            Err(error) => {
+                mistake = Some(error);
                 None
             }
-            "defaults" => document().map(RoleFileContent::Defaults),
-            "vars" => document().map(RoleFileContent::Variables),
-            "meta" => document().map(RoleFileContent::Meta),
+        };
+        let is_yaml = path.extension().is_none_or(|e| e == "yml" || e == "yaml");
+        let is_main = is_main(path, &role.join(part));
+        let content = match part {
+            "templates" => Some(RoleFileContent::Template),
+            // A file of variables may also be JSON, or encrypted.
+            _ if !is_yaml || text.starts_with(VAULT) => {
+                self.is_incomplete |= !part.is_empty() && part != "meta";
+                None
+            }
+            "defaults" if is_main => document().map(RoleFileContent::Defaults),
+            "vars" if is_main => document().map(RoleFileContent::Variables),
+            "defaults" | "vars" => document().map(RoleFileContent::OtherVariables),
+            "meta" if is_main => document().map(RoleFileContent::Meta),
+            "meta" => None,
             "tasks" | "handlers" => document().map(RoleFileContent::Tasks),
-            // A file outside is included as tasks or as variables.
+            // A file outside is included as tasks or as variables, or is a template.
             _ => document().map(|document| match document.root.value {
-                YamlValue::Map(_) => RoleFileContent::Variables(document),
+                YamlValue::Map(_) => RoleFileContent::OtherVariables(document),
                 _ => RoleFileContent::Tasks(document),
             }),
         };
-        // Ansible reads tags such as `!vault`, encrypted files and duplicate keys.
-        self.is_incomplete |= !is_read;
+        self.is_incomplete |= mistake.is_some();
+        let content = content.or_else(|| match (mistake, part) {
+            (Some(ConfigError::Mistake(mistake)), "tasks") => python_mistake(&mistake),
+            (None, "") => Some(RoleFileContent::Template),
+            _ => None,
+        });
         if let Some(content) = content {
+            let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             let (path, role) = (path.to_owned(), role.to_owned());
-            self.files.push(RoleFile { path, role, text, content });
+            self.files.push(RoleFile { path, canonical, role, text, content });
         }
     }
+}
+
+/// Returns whether Ansible reads a file of a part of a role by itself.
+fn is_main(path: &Path, part: &Path) -> bool {
+    let path = path.strip_prefix(part).unwrap_or(path);
+    let first = path.iter().next().and_then(|name| name.to_str());
+    first
+        .is_some_and(|name| name == "main" || path.iter().count() == 1 && name.starts_with("main."))
+}
+
+/// Returns the mistake of a file if Python's parser, which differs in details, rejects it too.
+fn python_mistake(mistake: &Mistake) -> Option<RoleFileContent> {
+    let is_template = mistake.source_line.contains("{{");
+    let problem = match mistake.problem.as_ref() {
+        "a key must be a scalar" if is_template => {
+            "a value that begins with `{{` needs quotes in YAML".to_owned()
+        }
+        problem if problem.contains("mapping values are not allowed") => {
+            format!("invalid YAML: {problem}")
+        }
+        _ => return None,
+    };
+    Some(RoleFileContent::Mistake { line: mistake.line, problem })
 }

@@ -1,28 +1,28 @@
 //! Finds the variables that a role uses, and those that it defines.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 use minijinja::Environment;
 
-use super::evaluator::{Evaluator, MAX_EXPRESSION_BYTES};
+use super::evaluator::MAX_EXPRESSION_BYTES;
 use super::role_files::{RoleFile, RoleFileContent, RoleFiles};
-use super::{RoleProblem, RoleProblemKind};
-use crate::ansible::tasks::{Module, Task, first_word, tasks};
+use crate::ansible::tasks::{Module, Task, tasks};
 use crate::config::{YamlNode, YamlValue};
-use crate::variables::{LOOP_VARIABLE, Variable, Variables};
+use crate::variables::LOOP_VARIABLE;
 
 /// Names that Ansible and overcoat define, other than those that begin with `ansible_`. Functions
 /// of Jinja are among them.
-const DEFINED_NAMES: [&str; 40] = [
+const DEFINED_NAMES: [&str; 43] = [
     "build_artifact_path",
     "build_root",
     "caller",
     "cycler",
     "dict",
+    "discovered_interpreter_python",
     "environment",
     "false",
     "False",
+    "gather_subset",
     "group_names",
     "groups",
     "hostvars",
@@ -36,6 +36,7 @@ const DEFINED_NAMES: [&str; 40] = [
     "lipsum",
     "lookup",
     "loop",
+    "module_setup",
     "namespace",
     "none",
     "None",
@@ -71,18 +72,12 @@ pub(super) struct RoleVariables {
     used: BTreeSet<String>,
     /// Names that the role defines, in files of variables or in tasks.
     defined: BTreeSet<String>,
-    /// Names that tasks define.
+    /// Names that tasks set, or files that tasks may include.
     set_by_tasks: BTreeSet<String>,
     /// Names that the role checks, or for which it has a default.
     optional: BTreeSet<String>,
     /// Whether the role may define other variables, too.
     may_define_any: bool,
-}
-
-/// A use of a variable.
-struct Use {
-    name: String,
-    line: usize,
 }
 
 impl RoleVariables {
@@ -91,9 +86,13 @@ impl RoleVariables {
         let mut found = Self { may_define_any: files.is_incomplete, ..Self::default() };
         for file in &files.files {
             match &file.content {
-                RoleFileContent::Template => {}
+                RoleFileContent::Template | RoleFileContent::Mistake { .. } => {}
                 RoleFileContent::Defaults(document) | RoleFileContent::Variables(document) => {
                     found.defined.extend(keys(&document.root));
+                }
+                RoleFileContent::OtherVariables(document) => {
+                    found.defined.extend(keys(&document.root));
+                    found.set_by_tasks.extend(keys(&document.root));
                 }
                 RoleFileContent::Meta(document) => {
                     let dependencies = document.root.get("dependencies");
@@ -109,20 +108,17 @@ impl RoleVariables {
                     }
                 }
             }
-            // Variables are used by name in ways that are not searched.
-            let words = ["lookup('vars'", "lookup(\"vars\"", "varnames", "in vars", "vars["];
-            found.may_define_any |= words.iter().any(|word| file.text.contains(word));
             let uses = match &file.content {
                 RoleFileContent::Tasks(document) => {
-                    let mut uses = Vec::new();
+                    let mut uses = BTreeSet::new();
                     for task in tasks(&document.root) {
                         add_uses_of_task(&task, &mut uses);
                     }
                     uses
                 }
-                _ => uses_in_template(&file.text),
+                _ => names_in(&file.text).collect(),
             };
-            for name in uses.into_iter().map(|used| used.name) {
+            for name in uses {
                 if is_guarded(&file.text, &name) {
                     found.optional.insert(name.clone());
                 }
@@ -180,95 +176,24 @@ impl RoleVariables {
             set.insert(name.to_owned());
             return;
         }
-        let path = module.text("file").or(module.free_form.map(first_word));
+        let path = module.file(&["file"]);
         let exists = path.is_some_and(|path| file.role.join("vars").join(path).is_file());
         self.may_define_any |= !exists;
     }
 
-    /// Returns the variables that tasks and templates use, and that nothing defines.
-    pub(super) fn undefined(
-        &self,
-        files: &RoleFiles,
-        given: &Variables,
-        evaluator: &Evaluator<'_>,
-    ) -> Vec<RoleProblem> {
-        if self.may_define_any {
-            return Vec::new();
-        }
-        // A template that is included has the variables of the one that includes it.
-        let includes = ["include ", "import ", "extends "];
-        let has_parts = files.files.iter().any(|file| {
-            matches!(file.content, RoleFileContent::Template)
-                && includes.iter().any(|word| file.text.contains(word))
-        });
-        let mut problems = BTreeMap::new();
-        let mut report = |name: &str, value_of: Option<&str>, file: &PathBuf, line: usize| {
-            let kind = RoleProblemKind::Undefined {
-                name: name.to_owned(),
-                value_of: value_of.map(Into::into),
-            };
-            let problem = RoleProblem { file: file.clone(), line, kind };
-            problems.entry(name.to_owned()).or_insert(problem);
-        };
-        for file in &files.files {
-            let mut uses = Vec::new();
-            match &file.content {
-                RoleFileContent::Tasks(document) => {
-                    for task in tasks(&document.root) {
-                        if !evaluator.never_runs(&task) {
-                            add_uses_of_task(&task, &mut uses);
-                        }
-                    }
-                }
-                RoleFileContent::Template if has_parts => {}
-                RoleFileContent::Template if is_rendered(file, files, evaluator) => {
-                    uses = uses_in_template(&file.text);
-                }
-                // A default that is overridden is never evaluated.
-                _ => {}
-            }
-            for Use { name, line } in uses {
-                if self.is_defined(&name) {
-                    continue;
-                }
-                match given.get(&name) {
-                    None => report(&name, None, &file.path, line),
-                    Some(value) => {
-                        for inner in names_in_value(value) {
-                            if !self.is_defined(&inner) && given.get(&inner).is_none() {
-                                report(&inner, Some(&name), &file.path, line);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        problems.into_values().collect()
-    }
-
-    fn is_defined(&self, name: &str) -> bool {
-        name.starts_with("ansible_")
-            || name.starts_with("template_")
+    /// Returns whether the variable may be defined, by the role or by Ansible.
+    pub(super) fn is_defined(&self, name: &str) -> bool {
+        self.may_define_any
+            || name.starts_with("ansible_")
+            || ["template_", "facter_", "ohai_"].iter().any(|prefix| name.starts_with(prefix))
             || DEFINED_NAMES.contains(&name)
             || self.defined.contains(name)
-            || self.optional.contains(name)
     }
-}
 
-/// Returns whether a task that may run renders a template: names its file, or a file that is not
-/// known.
-fn is_rendered(template: &RoleFile, files: &RoleFiles, evaluator: &Evaluator<'_>) -> bool {
-    let name = template.path.file_name().unwrap_or_default().to_string_lossy();
-    files.files.iter().any(|file| {
-        let RoleFileContent::Tasks(document) = &file.content else { return false };
-        file.text.contains("lookup")
-            || tasks(&document.root).iter().any(|task| {
-                let module = task.module().filter(|module| module.name == "template");
-                let source = module.as_ref().and_then(|module| module.text("src"));
-                source.is_some_and(|src| src.contains("{{") || src.ends_with(&*name))
-                    && !evaluator.never_runs(task)
-            })
-    })
+    /// Returns whether the role checks the variable, or has a default for it.
+    pub(super) fn is_optional(&self, name: &str) -> bool {
+        self.optional.contains(name)
+    }
 }
 
 /// Returns the keys of a mapping.
@@ -282,7 +207,7 @@ fn keys(node: &YamlNode) -> impl Iterator<Item = String> {
 
 /// Adds the variables that a task uses: in templates of all its values, and in the keys whose
 /// values are expressions.
-fn add_uses_of_task(task: &Task<'_>, uses: &mut Vec<Use>) {
+fn add_uses_of_task(task: &Task<'_>, uses: &mut BTreeSet<String>) {
     for scope in task.scopes() {
         let YamlValue::Map(entries) = &scope.value else { continue };
         for (key, value) in entries {
@@ -299,13 +224,6 @@ fn add_uses_of_task(task: &Task<'_>, uses: &mut Vec<Use>) {
             }
         }
     }
-    if let Some((_, YamlNode { value: YamlValue::Scalar { text, .. }, span, .. })) = task.looped()
-        && !text.contains("{{")
-        && is_variable(text)
-    {
-        // Old versions of Ansible take the text as a variable.
-        uses.push(Use { name: text.trim().to_owned(), line: span.line });
-    }
     if let Some(module) = task.module() {
         let argument = match module.name {
             "debug" => "var",
@@ -318,28 +236,22 @@ fn add_uses_of_task(task: &Task<'_>, uses: &mut Vec<Use>) {
     }
 }
 
-fn is_variable(text: &str) -> bool {
-    let text = text.trim();
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-fn add_expression(node: &YamlNode, uses: &mut Vec<Use>) {
+fn add_expression(node: &YamlNode, uses: &mut BTreeSet<String>) {
     let YamlValue::Scalar { text, .. } = &node.value else { return };
     let environment = Environment::new();
     if text.len() <= MAX_EXPRESSION_BYTES
         && let Ok(expression) = environment.compile_expression(text)
     {
         let names = expression.undeclared_variables(false).into_iter();
-        uses.extend(names.map(|name| Use { name, line: node.span.line }));
+        uses.extend(names);
     }
 }
 
 /// Adds the variables in the templates of a value.
-fn add_templates(node: &YamlNode, uses: &mut Vec<Use>) {
+fn add_templates(node: &YamlNode, uses: &mut BTreeSet<String>) {
     match &node.value {
         YamlValue::Scalar { text, .. } => {
-            uses.extend(names_in(text).map(|name| Use { name, line: node.span.line }));
+            uses.extend(names_in(text));
         }
         YamlValue::List(nodes) => nodes.iter().for_each(|node| add_templates(node, uses)),
         YamlValue::Map(entries) => entries.iter().for_each(|(_, node)| add_templates(node, uses)),
@@ -348,7 +260,7 @@ fn add_templates(node: &YamlNode, uses: &mut Vec<Use>) {
 
 /// Returns the variables in a text with templates. None if it is not a template for minijinja,
 /// which lacks some of Python's syntax.
-fn names_in(text: &str) -> impl Iterator<Item = String> {
+pub(super) fn names_in(text: &str) -> impl Iterator<Item = String> {
     let environment = Environment::new();
     let mut expressions = text.split("{{").chain(text.split("{%"));
     let is_short = expressions.all(|part| {
@@ -359,26 +271,6 @@ fn names_in(text: &str) -> impl Iterator<Item = String> {
     let template = has_template.then(|| environment.template_from_str(text).ok()).flatten();
     let names = template.map(|template| template.undeclared_variables(false));
     names.unwrap_or_default().into_iter()
-}
-
-/// Returns the variables of a template file, each with the line that has its name first.
-fn uses_in_template(text: &str) -> Vec<Use> {
-    // Other delimiters are not known here.
-    if text.starts_with("#jinja2:") {
-        return Vec::new();
-    }
-    let line = |name: &str| text.lines().position(|line| line.contains(name)).unwrap_or(0) + 1;
-    names_in(text).map(|name| Use { line: line(&name), name }).collect()
-}
-
-/// Returns the variables in the templates of a variable's value.
-fn names_in_value(value: &Variable) -> Vec<String> {
-    match value {
-        Variable::Text(text) => names_in(text).collect(),
-        Variable::List(values) => values.iter().flat_map(names_in_value).collect(),
-        Variable::Map(values) => values.values().flat_map(names_in_value).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Returns whether a text checks the variable, or has a default for it: `x is defined`,
