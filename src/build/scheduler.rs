@@ -277,7 +277,7 @@ impl ProjectBuild<'_> {
     }
 
     /// Reports the packages of an image, in a process of its own, if its layers exist.
-    fn forecast_packages(&self, index: usize) -> Result<(), BuildError> {
+    fn forecast_packages(&mut self, index: usize) -> Result<(), BuildError> {
         let member = &self.project.images()[index];
         let layers = member.image.source.layers().map(Layers::paths).unwrap_or_default();
         if layers.iter().any(|layer| !ImageLocation::of(layer).file.exists()) {
@@ -286,9 +286,14 @@ impl ProjectBuild<'_> {
                 .status(&format!("{name}: its packages are unknown until its layers exist"));
             return Ok(());
         }
-        // Its messages name the image. A failure is one of them, and no reason to stop.
-        (self.options.child)(&member.name).arg("--forecast").status()?;
-        Ok(())
+        let mut command = (self.options.child)(&member.name);
+        command.arg("--forecast");
+        self.children.start(index, command, true)?;
+        match self.children.wait()? {
+            ChildEvent::Interrupted(signal) => Err(BuildError::Interrupted(signal)),
+            // Its messages name the image. A failure is one of them, and no reason to stop.
+            ChildEvent::Ended { .. } => Ok(()),
+        }
     }
 
     /// Returns an image's inputs, whether it is up to date, and its layers if it must be built.
