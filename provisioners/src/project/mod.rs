@@ -111,7 +111,8 @@ impl Project {
     pub fn find(&self, name: &str) -> Result<usize, String> {
         self.images.iter().position(|image| image.name == name).ok_or_else(|| {
             let names = || self.images.iter().map(|image| image.name.as_str());
-            let help = match nearest(name, names()) {
+            let longer = || names().find(|other| !name.is_empty() && other.starts_with(name));
+            let help = match nearest(name, names()).or_else(longer) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("its images are {}", names().collect::<Vec<_>>().join(", ")),
             };
