@@ -175,15 +175,19 @@ fn read_manifest(file: &Path, sha256: &str) -> Result<(String, String), PromoteE
     }
 }
 
-/// Rejects the path of an artifact. Another name of the same file is one that an interrupted
-/// promotion has left.
+/// Rejects the path of an artifact, and the file that a symbolic link in place of one names. Another
+/// name of the same file is one that an interrupted promotion has left.
 fn reject_artifact(project: &Project, file: &Path) -> Result<(), PromoteError> {
     let place = |path: &Path| {
         let path = absolute(path);
         let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
         folder.map(|folder| folder.join(path.file_name().unwrap_or_default()))
     };
-    let is_same = |own: &PathBuf| place(own).is_some_and(|own| Some(own) == place(file));
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let is_same = |own: &PathBuf| {
+        place(own).is_some_and(|own| Some(own) == place(file))
+            || real(own).is_some_and(|own| Some(own) == real(file))
+    };
     let mut images = project.images().iter();
     match images.find(|image| image.files().iter().any(is_same)) {
         Some(image) => {

@@ -123,7 +123,21 @@ fn other_files_are_rejected() {
     rejected(&next, &[], "the digest differs");
 }
 
-/// A kill between any two steps. The first copies are those of the current result.
+/// Removing it would remove the content of the artifact.
+#[test]
+fn file_that_the_artifact_is_a_link_to_is_rejected() {
+    let site = Site::new();
+    site.built(WHO, &["one"]);
+    let next = build_to(&site, "one", "next.cpio.gz");
+    let artifact = site.out(WHO).join("one.cpio.gz");
+    fs::remove_file(&artifact).unwrap();
+    std::os::unix::fs::symlink(&next, &artifact).unwrap();
+    let finished = site.finish(WHO, "promote", &[next.to_str().unwrap()]).code(2);
+    finished.stderr_has(&["next.cpio.gz is an artifact of one"]);
+    assert!(next.exists());
+}
+
+/// A kill before any system call that changes names.
 #[test]
 fn interrupted_promotion_can_be_repeated_and_keeps_the_replaced_result() {
     let site = Site::new();
