@@ -287,3 +287,23 @@ impl Member {
         ImageKind::NAMES.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_images_are_answered_with_similar_or_longer_names() {
+        let text = "images: {base: {from: .}, discovery_overlay: {base: base}}".to_owned();
+        let text = text.replace("{from: .}", "{kind: base, from: .}");
+        let project = Project::parse(Path::new("overcoat.yml"), text).unwrap();
+        for (name, help) in [
+            ("bsae", "did you mean `base`?"),
+            ("discovery", "did you mean `discovery_overlay`?"),
+            ("other", "its images are base, discovery_overlay"),
+        ] {
+            let error = project.find(name).unwrap_err();
+            assert!(error.ends_with(help), "{error}");
+        }
+    }
+}
