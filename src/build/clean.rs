@@ -50,8 +50,8 @@ pub enum RemovalReason {
     Kept,
 }
 
-/// Returns the incomplete files of artifacts and manifests in the output directory whose process has
-/// ended, with the names of the images.
+/// Returns the incomplete files of artifacts and manifests in the output directory whose process
+/// has ended, with the names of the images.
 fn partial_files(records: &mut Records, project: &Project) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for member in project.images() {

@@ -175,8 +175,8 @@ fn read_manifest(file: &Path, sha256: &str) -> Result<(String, String), PromoteE
     }
 }
 
-/// Rejects the path of an artifact, and the file that a symbolic link in place of one names. Another
-/// name of the same file is one that an interrupted promotion has left.
+/// Rejects the path of an artifact, and the file that a symbolic link in place of one names.
+/// Another name of the same file is one that an interrupted promotion has left.
 fn reject_artifact(project: &Project, file: &Path) -> Result<(), PromoteError> {
     let place = |path: &Path| {
         let path = absolute(path);
