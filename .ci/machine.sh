@@ -19,7 +19,7 @@ for purpose in "$@"; do
     demo) need+=(mmdebstrap:mmdebstrap squashfs-tools:mksquashfs uidmap:newuidmap
       fuse3:fusermount3 cpio:cpio gzip:gzip ca-certificates:/etc/ssl/certs/ca-certificates.crt) ;;
     # tests/set-up.sh installs the other tools of the tests.
-    test) need+=(zstd:zstd busybox-static:busybox libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
+    test) need+=(zstd:zstd busybox-static:busybox strace:strace libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
       attr:setfattr curl:curl chromium:chromium tmux:tmux ansible:ansible-playbook) ;;
     boots) need+=(qemu-system-x86:qemu-system-x86_64
       ipxe-qemu:/usr/lib/ipxe/qemu/efi-virtio.rom openssl:openssl) ;;

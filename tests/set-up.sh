@@ -15,7 +15,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 tools=(
   apt-utils busybox-static ca-certificates cpio dpkg-dev fish fuse3 groff-base gzip kmod
-  libarchive-tools man-db mmdebstrap pigz python3 squashfs-tools systemd uidmap util-linux xz-utils zsh zstd
+  libarchive-tools man-db mmdebstrap pigz python3 squashfs-tools strace systemd uidmap util-linux xz-utils zsh zstd
 )
 packages=(
   # discovery

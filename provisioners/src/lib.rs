@@ -69,6 +69,6 @@ pub use options::Options;
 pub use plan::{Observer, Plan, PlanError, StepFailed, StepInfo};
 pub use project::Project;
 pub use provisioner::Provisioner;
-pub use steps::availability::{MissingPackage, PackageForecast, WantedPackage};
+pub use steps::availability::{ForecastAnswer, MissingPackage, PackageForecast, WantedPackage};
 pub use templates::TemplateError;
 pub use variables::{ENVIRONMENT_PREFIX, Variable, Variables};

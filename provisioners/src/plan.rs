@@ -12,7 +12,7 @@ use crate::error::StepError;
 use crate::machine::{Log, Machine};
 use crate::options::Options;
 use crate::provisioner::Provisioner;
-use crate::steps::availability::{PackageForecast, WantedPackage, forecast};
+use crate::steps::availability::{ForecastAnswer, PackageForecast, WantedPackage, forecast};
 use crate::steps::packages::FetchedLists;
 use crate::steps::{Action, StepContext};
 use crate::tail::Tail;
@@ -264,8 +264,7 @@ impl Plan {
         Ok(found)
     }
 
-    /// Asks apt for all packages of the steps at once. Returns `None` if there are none, or if apt
-    /// cannot answer, for example without a network.
+    /// Asks apt for all packages of the steps at once.
     ///
     /// # Errors
     ///
@@ -273,7 +272,7 @@ impl Plan {
     pub fn forecast_packages(
         &self,
         machine: &mut dyn Machine,
-    ) -> Result<Option<PackageForecast>, StepError> {
+    ) -> Result<ForecastAnswer, StepError> {
         self.forecast(machine, &mut FetchedLists::default())
     }
 
@@ -281,11 +280,11 @@ impl Plan {
         &self,
         machine: &mut dyn Machine,
         lists: &mut FetchedLists,
-    ) -> Result<Option<PackageForecast>, StepError> {
+    ) -> Result<ForecastAnswer, StepError> {
         // A file of a role that cannot be read fails its step.
         let wanted = self.packages().unwrap_or_default();
         if wanted.is_empty() {
-            return Ok(None);
+            return Ok(ForecastAnswer::NoPackages);
         }
         forecast(machine, &wanted, lists)
     }
@@ -353,7 +352,7 @@ impl Plan {
         let forecast_before = self.forecast_before().filter(|_| options.ansible.is_empty());
         for (info, step) in &self.steps {
             if forecast_before == Some(info.index)
-                && let Ok(Some(forecast)) = self.forecast(machine, &mut apt)
+                && let Ok(ForecastAnswer::Known(forecast)) = self.forecast(machine, &mut apt)
             {
                 observer.forecast(&forecast);
             }

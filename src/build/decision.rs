@@ -1,13 +1,14 @@
 //! Decides for each image of a project whether it is out of date.
 
+use std::fs;
 use std::path::PathBuf;
 
 use provisioners::Project;
-use provisioners::image::{ImageLocation, Inputs, Layers};
+use provisioners::image::{ImageLocation, Inputs, Layers, manifest_path};
 
 use super::error::BuildError;
 use super::options::source_date_epoch;
-use super::record::{COMMAND_LINE_KEY, Records};
+use super::record::{COMMAND_LINE_KEY, RecordError, Records};
 use super::staleness::{BuildDecision, BuildReason, decide};
 
 /// What affects the decisions, besides the project and its records.
@@ -55,6 +56,9 @@ impl DecisionContext<'_> {
         inputs: &Inputs,
         is_due: impl Fn(usize) -> bool,
     ) -> Result<BuildDecision, BuildError> {
+        if !self.is_elsewhere(index) {
+            self.reject_unsafe_files(index)?;
+        }
         let member = &self.project.images()[index];
         let mut layers = self.layers(index);
         let mut due = Vec::new();
@@ -93,6 +97,17 @@ impl DecisionContext<'_> {
             decision.reasons.push(BuildReason::Forced);
         }
         Ok(decision)
+    }
+
+    /// Rejects artifacts that would replace those of another project, or that cannot be files.
+    fn reject_unsafe_files(&self, index: usize) -> Result<(), RecordError> {
+        let member = &self.project.images()[index];
+        let files = member.files();
+        self.records.reject_others(&member.name, &files)?;
+        let manifests = files.iter().map(|file| manifest_path(file));
+        let mut written = files.iter().cloned().chain(manifests);
+        let is_other = |file: &PathBuf| fs::metadata(file).is_ok_and(|meta| !meta.is_file());
+        written.find(is_other).map_or(Ok(()), |file| Err(RecordError::NotRegular(file)))
     }
 
     /// Returns whether the image is built to another file than its artifacts.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs_model::tree::XattrSupport;
-use provisioners::image::{self, Image, Source, Yield};
+use provisioners::image::{self, Image, Root, Source, Yield};
 use provisioners::{
-    MissingPackage, Observer, Options, PackageForecast, Plan, StepFailed, StepInfo,
+    ForecastAnswer, MissingPackage, Observer, Options, PackageForecast, Plan, StepFailed, StepInfo,
 };
 
 use super::error::BuildError;
@@ -46,11 +46,11 @@ pub fn build(
     job.finish(root, signals)
 }
 
-/// Reports the packages of an image that apt does not find, and the size of those to fetch, and
-/// builds nothing. Reports nothing for a base, whose root does not exist yet.
+/// Reports the packages of an image that apt does not find, and the size of those to fetch, or why
+/// they are unknown, and builds nothing.
 ///
 /// # Errors
-/// Fails if the root of the image cannot be started.
+/// Fails if the root of the image cannot be started, or this process is interrupted.
 pub fn forecast(
     image: &Image,
     options: &BuildOptions,
@@ -65,15 +65,33 @@ pub fn forecast(
             unknown.join(", ")
         ));
     }
-    let Some(layers) = image.source.layers().filter(|_| has_packages) else { return Ok(()) };
+    let Some(layers) = image.source.layers() else {
+        if has_packages || matches!(image.source, Source::Base(Root::Debian(_))) {
+            reporter
+                .status("packages were not checked: those of a base are unknown before a build");
+        }
+        return Ok(());
+    };
+    if !has_packages {
+        return Ok(());
+    }
+    reporter.status("asking the mirrors for the packages");
     let signals = Signals::take()?;
     let root = root_options(image, options, layers.paths(), XattrSupport::None);
     let root = UnstartedRoot::new(root)?.start(options.root.select_privilege()?)?;
     let mut environment = default_environment(std::env::vars_os());
     root.add_environment(&mut environment);
     let mut machine = RootMachine::new(&root, &signals, environment)?;
-    if let Some(packages) = plan.forecast_packages(&mut machine).map_err(BuildError::Forecast)? {
-        report_forecast(&packages, &**reporter);
+    let answer = plan.forecast_packages(&mut machine);
+    if let Some(signal) = machine.interrupted() {
+        return Err(BuildError::Interrupted(signal));
+    }
+    match answer.map_err(BuildError::Forecast)? {
+        ForecastAnswer::NoPackages => {}
+        ForecastAnswer::Known(packages) => report_forecast(&packages, &**reporter),
+        ForecastAnswer::Unknown(reason) => {
+            reporter.warning(&format!("packages were not checked, because apt fails: {reason}"));
+        }
     }
     Ok(())
 }
@@ -365,6 +383,9 @@ pub(super) fn report_forecast(packages: &PackageForecast, reporter: &dyn Reporte
             wanted.name,
             candidate.unwrap_or_default()
         ));
+    }
+    if let Some(problem) = &packages.problem {
+        reporter.warning(&format!("apt cannot install the packages together: {problem}"));
     }
     if packages.fetched > 0 {
         let (count, size) = (packages.fetched, size_text(packages.bytes));

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - The files are hard links of artifacts. A build replaces artifacts by other files, so a kept
-//!   file does not change. Its stamp in the record shows whether it did nevertheless.
+//!   file does not change. Its digest shows whether it did nevertheless.
 //! - A result is linked to `new/` before a build replaces it, and becomes a kept one afterwards. At
 //!   no time is an artifact missing, and an interrupted build does not lose the result.
 
@@ -11,9 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::record::{
-    FileStamp, OutputRecord, Record, RecordError, Records, file_names, read_record, remove_file,
-    write_json,
+    OutputRecord, Record, RecordError, Records, StoredRecord, file_names, read_record, read_stored,
+    remove_file, write_json,
 };
+use super::stamp::{FileStamp, file_digest};
 
 /// Name of the directory of the result that a build is about to replace.
 const NEW: &str = "new";
@@ -40,6 +41,16 @@ impl KeptResult {
     /// Returns the directory of the result.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns the first file that is missing or has another content than that of the build. All
+    /// files are read.
+    pub(super) fn damaged_file(&self) -> Option<PathBuf> {
+        let is_damaged = |(file, output): &(PathBuf, &OutputRecord)| {
+            !file_digest(file).is_ok_and(|digest| digest == output.sha256)
+        };
+        let mut files = self.record.outputs.iter().map(|output| (self.file(output), output));
+        files.find(is_damaged).map(|(file, _)| file)
     }
 }
 
@@ -76,11 +87,40 @@ pub(super) fn kept(records: &Records, name: &str) -> Vec<KeptResult> {
     found
 }
 
+/// Returns the earlier results of an image with this current one, the newest first: without the
+/// current one, which an interrupted command may have kept already. If the artifacts are not those
+/// of the record, because it replaced them, the result is an earlier one.
+pub(super) fn earlier(
+    records: &mut Records,
+    name: &str,
+    current: Option<&Record>,
+) -> Vec<KeptResult> {
+    let mut kept = kept(records, name);
+    if let Some(current) = current {
+        let is_current = |kept: &KeptResult| kept.record.number == current.number;
+        if kept.iter().any(is_current) && is_present(records, current) {
+            kept.retain(|kept| !is_current(kept));
+        }
+    }
+    kept
+}
+
+/// Returns whether all files of a result are in their places and unchanged.
+fn is_present(records: &mut Records, record: &Record) -> bool {
+    record.outputs.iter().all(|output| records.is_unchanged(output) == Some(true))
+}
+
+/// Returns whether `link` is a name of the file with this stamp.
+fn is_link(link: &Path, stamp: FileStamp) -> bool {
+    let content = |stamp: FileStamp| stamp.without_change_time();
+    FileStamp::read(link).is_ok_and(|found| content(found) == content(stamp))
+}
+
 /// The current result of an image, linked to be kept when it is replaced.
 #[derive(Debug)]
 pub struct PreparedResult {
     /// Its record, with the present stamps of its files.
-    record: Record,
+    record: Box<Record>,
 }
 
 /// Links the files of an image's current result. Returns `None` if the image has no result, or one
@@ -97,43 +137,44 @@ pub(super) fn prepare(
         return Ok(None);
     };
     let folder = folder(records, name).join(NEW);
-    let recorded = |output: &OutputRecord| {
-        FileStamp::read(&link_path(&folder, output)).is_ok_and(|stamp| stamp == output.stamp)
-    };
+    let links: Vec<_> = record.outputs.iter().map(|output| link_path(&folder, output)).collect();
     // The links of an interrupted build, which may have replaced the artifacts.
-    if record.outputs.iter().all(recorded) {
-        return Ok(Some(PreparedResult { record }));
+    if record.outputs.iter().zip(&links).all(|(output, link)| records.is_intact(link, output)) {
+        for (output, link) in record.outputs.iter_mut().zip(&links) {
+            output.stamp = FileStamp::read(link).map_err(RecordError::io("read", link))?;
+        }
+        return Ok(Some(PreparedResult { record: Box::new(record) }));
     }
     remove_folder(&folder)?;
-    for output in &mut record.outputs {
-        if records.is_unchanged(output) != Some(true) {
-            remove_folder(&folder)?;
-            return Ok(None);
-        }
-        let path = records.artifact(&output.file);
-        // A hard link of a symbolic link would name the new artifact.
-        let path = fs::canonicalize(&path).map_err(RecordError::io("read", &path))?;
-        let files = folder.join(FILES);
-        fs::create_dir_all(&files).map_err(RecordError::io("create the directory", &files))?;
-        let link = link_path(&folder, output);
-        fs::hard_link(&path, &link).map_err(RecordError::io("link", &path))?;
-        output.stamp = FileStamp::read(&link).map_err(RecordError::io("read", &link))?;
+    if !is_present(records, &record) {
+        return Ok(None);
     }
-    Ok(Some(PreparedResult { record }))
+    let files = folder.join(FILES);
+    fs::create_dir_all(&files).map_err(RecordError::io("create the directory", &files))?;
+    let artifacts: Vec<_> = record.outputs.iter().map(|one| records.artifact(&one.file)).collect();
+    records.with_other_names(&artifacts, || {
+        for ((output, path), link) in record.outputs.iter_mut().zip(&artifacts).zip(&links) {
+            // A hard link of a symbolic link would name the new artifact.
+            let path = fs::canonicalize(path).map_err(RecordError::io("read", path))?;
+            fs::hard_link(&path, link).map_err(RecordError::io("link", &path))?;
+            output.stamp = FileStamp::read(link).map_err(RecordError::io("read", link))?;
+        }
+        Ok(Some(PreparedResult { record: Box::new(record) }))
+    })
 }
 
 /// Removes the links of a result that was not replaced. If a failed build has replaced some of its
 /// files, the links remain for the next build.
 pub(super) fn release(records: &mut Records, name: &str) -> Result<(), RecordError> {
+    let folder = folder(records, name).join(NEW);
     let record = records.read(name);
-    let replaced = record.is_some_and(|record| {
-        let mut outputs = record.outputs.iter();
-        outputs.any(|output| records.is_unchanged(output) != Some(true))
-    });
-    match replaced {
-        true => Ok(()),
-        false => remove_folder(&folder(records, name).join(NEW)),
+    if record.as_ref().is_some_and(|record| !is_present(records, record)) {
+        return Ok(());
     }
+    let outputs = record.iter().flat_map(|record| &record.outputs);
+    let artifacts: Vec<_> = outputs.map(|output| records.artifact(&output.file)).collect();
+    records.with_other_names(&artifacts, || remove_folder(&folder))?;
+    records.refresh(name)
 }
 
 /// Keeps a result that was, or is about to be, replaced.
@@ -148,9 +189,7 @@ pub(super) fn keep(
     let PreparedResult { mut record } = prepared;
     let folder = folder(records, name);
     let new = folder.join(NEW);
-    let intact = |output: &OutputRecord| {
-        FileStamp::read(&link_path(&new, output)).is_ok_and(|stamp| stamp == output.stamp)
-    };
+    let intact = |output: &OutputRecord| is_link(&link_path(&new, output), output.stamp);
     let kept = kept(records, name);
     // An interrupted rollback has kept it already.
     let again = kept
@@ -159,9 +198,8 @@ pub(super) fn keep(
     if again || !record.outputs.iter().all(intact) {
         return remove_folder(&new);
     }
-    let newest = kept.first().map_or(0, |kept| kept.record.number);
     // A result that was put back becomes the one before that which replaces it.
-    if !kept.is_empty() && record.number <= newest {
+    if let Some(newest) = newest_number(records, name).filter(|newest| record.number <= *newest) {
         record.number = newest.saturating_add(1);
     }
     record.rolled_back = None;
@@ -192,8 +230,65 @@ fn store(folder: &Path, new: &Path, record: &Record) -> Result<(), RecordError> 
 
 /// Returns the number of the next result of an image, whose current result has this one.
 pub(super) fn next_number(records: &Records, name: &str, current: Option<u64>) -> u64 {
-    let newest = kept(records, name).first().map(|kept| kept.record.number);
-    newest.max(current).unwrap_or(0).saturating_add(1)
+    newest_number(records, name).max(current).unwrap_or(0).saturating_add(1)
+}
+
+/// Returns the highest number of a directory of a result, also of one of another project.
+fn newest_number(records: &Records, name: &str) -> Option<u64> {
+    file_names(&folder(records, name)).iter().filter_map(|name| name.parse().ok()).max()
+}
+
+/// Returns the directories, with the names of the images, that interrupted commands have left and
+/// that hold no result: it has no record, or the record is damaged.
+pub(super) fn remains(records: &mut Records) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for name in names(records) {
+        let folder = folder(records, &name);
+        for entry in file_names(&folder) {
+            let path = folder.join(&entry);
+            let is_remnant = match entry.parse::<u64>() {
+                Ok(_) => {
+                    let stored = read_stored(&path.join(RECORD));
+                    matches!(stored, StoredRecord::Missing | StoredRecord::Damaged)
+                }
+                Err(_) => entry == NEW && !is_needed(records, &name, &path),
+            };
+            if is_remnant {
+                found.push((name.clone(), path));
+            }
+        }
+    }
+    found
+}
+
+/// Returns whether the links in `new` are those of the result of an image, which an interrupted
+/// build has replaced, or may be those of another project.
+fn is_needed(records: &mut Records, name: &str, new: &Path) -> bool {
+    let record = match records.stored(name) {
+        StoredRecord::OtherVersion => return true,
+        StoredRecord::Missing | StoredRecord::Damaged => return false,
+        StoredRecord::Read(record) if !records.is_own(&record) => return true,
+        StoredRecord::Read(record) => record,
+    };
+    let are_links = record.outputs.iter().all(|one| records.is_intact(&link_path(new, one), one));
+    are_links && !is_present(records, &record)
+}
+
+/// Returns the size of the files in a directory, in bytes.
+pub(super) fn folder_size(folder: &Path) -> u64 {
+    let mut size = 0_u64;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                size = size.saturating_add(meta.len());
+            }
+        }
+    }
+    size
 }
 
 /// Removes a kept result.
@@ -202,8 +297,16 @@ pub(super) fn next_number(records: &Records, name: &str, current: Option<u64>) -
 /// Fails if a file cannot be removed.
 pub(super) fn remove(kept: &KeptResult) -> Result<(), RecordError> {
     remove_file(&kept.folder.join(RECORD))?;
-    remove_folder(&kept.folder)?;
-    if let Some(parent) = kept.folder.parent() {
+    remove_remains(&kept.folder)
+}
+
+/// Removes the directory of a result that has no record.
+///
+/// # Errors
+/// Fails if a file cannot be removed.
+pub(super) fn remove_remains(folder: &Path) -> Result<(), RecordError> {
+    remove_folder(folder)?;
+    if let Some(parent) = folder.parent() {
         // Fails if another result is kept.
         let _ = fs::remove_dir(parent);
     }

@@ -2,11 +2,10 @@
 //!
 //! There are two kinds: files that a build of an image has written and its later builds do not,
 //! which `.overcoat/leftovers` lists, and files of images that the project does not have any more,
-//! whose records remain. An image whose record names another project file belongs to that project
-//! as long as the file exists: projects can share an output directory.
+//! whose records remain. Files of images that other projects had are theirs: projects can share an
+//! output directory.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use provisioners::Project;
@@ -14,7 +13,11 @@ use provisioners::image::manifest_path;
 use serde::{Deserialize, Serialize};
 
 use super::kept;
-use super::record::{OutputRecord, Record, RecordError, Records, remove_file, write_json};
+use super::owner::ProjectPlace;
+use super::record::{
+    OutputRecord, Record, RecordError, Records, absolute, remove_file, write_json,
+};
+use super::stamp::{FileStamp, read_file};
 
 /// The version of the format of the list.
 const SCHEMA: u32 = 1;
@@ -24,6 +27,9 @@ const SCHEMA: u32 = 1;
 pub(super) struct Leftover {
     /// The image that made it.
     pub(super) image: String,
+    /// The project that had the image.
+    #[serde(flatten)]
+    project: Option<ProjectPlace>,
     /// The file as it was built.
     #[serde(flatten)]
     pub(super) output: OutputRecord,
@@ -41,7 +47,7 @@ fn path(records: &Records) -> PathBuf {
 
 /// Returns the recorded leftovers of builds; none if the list is damaged.
 fn read(records: &Records) -> Vec<Leftover> {
-    let text = fs::read(path(records)).unwrap_or_default();
+    let text = read_file(&path(records)).unwrap_or_default();
     let list = serde_json::from_slice::<LeftoverList>(&text).unwrap_or_default();
     if list.schema == SCHEMA { list.files } else { Vec::new() }
 }
@@ -54,12 +60,14 @@ fn write(records: &Records, files: Vec<Leftover>) -> Result<(), RecordError> {
 }
 
 /// Updates the list after a build: of the files `before` of the image's previous result, those that
-/// exist and are not in the new `record` are leftovers. Returns their names.
+/// exist and are not in the new `record` are leftovers. Returns their names, without those of files
+/// that another image makes now.
 ///
 /// # Errors
 /// Fails if the list cannot be written.
 pub(super) fn note(
-    records: &Records,
+    records: &mut Records,
+    project: &Project,
     image: &str,
     before: Vec<OutputRecord>,
     record: &Record,
@@ -70,19 +78,45 @@ pub(super) fn note(
     files.retain(|leftover| !is_made(&leftover.output.file));
     let mut is_changed = files.len() != old;
     let mut noted = Vec::new();
-    for output in before {
-        if is_made(&output.file) || !records.artifact(&output.file).exists() {
+    for mut output in before {
+        let path = records.artifact(&output.file);
+        if is_made(&output.file) || !path.exists() {
             continue;
+        }
+        if records.is_unchanged(&output) == Some(true)
+            && let Ok(now) = FileStamp::read(&path)
+        {
+            output.stamp = now;
         }
         is_changed = true;
         noted.push(output.file.clone());
         files.retain(|leftover| leftover.output.file != output.file);
-        files.push(Leftover { image: image.to_owned(), output });
+        files.push(Leftover { image: image.to_owned(), project: record.project.clone(), output });
     }
     if is_changed {
         write(records, files)?;
     }
+    let others = made_by_others(records, project, image);
+    noted.retain(|file| !others.contains(&absolute(&records.artifact(file))));
     Ok(noted)
+}
+
+/// Returns the files of the other images than `image`: those that the project names, and those that
+/// other records do.
+fn made_by_others(records: &mut Records, project: &Project, image: &str) -> BTreeSet<PathBuf> {
+    let members = project.images().iter().filter(|member| member.name != image);
+    let mut made: BTreeSet<PathBuf> =
+        members.flat_map(|member| with_manifests(member.files())).collect();
+    for name in records.names().iter().filter(|name| *name != image) {
+        let outputs = records.read(name).map(|record| record.outputs).unwrap_or_default();
+        made.extend(outputs.iter().map(|output| absolute(&records.artifact(&output.file))));
+    }
+    made
+}
+
+/// Returns the absolute paths of artifacts and their manifests.
+fn with_manifests(files: Vec<PathBuf>) -> impl Iterator<Item = PathBuf> {
+    files.into_iter().flat_map(|file| [absolute(&manifest_path(&file)), absolute(&file)])
 }
 
 /// Removes the files from the list that do not exist any more.
@@ -109,16 +143,9 @@ pub(super) fn former_images(records: &mut Records, project: &Project) -> Vec<Str
             && records
                 .read(name)
                 .or_else(|| kept(records))
-                .is_some_and(|record| is_of_project(&record, project))
+                .is_some_and(|record| records.names_project(&record))
     };
     names.into_iter().filter(|name| is_former(name)).collect()
-}
-
-/// Returns whether the image of a record is, or was, an image of this project. One of an earlier
-/// version, or of a project that was moved, does not name it.
-pub(super) fn is_of_project(record: &Record, project: &Project) -> bool {
-    let Some(file) = &record.project else { return false };
-    fs::canonicalize(&project.file).is_ok_and(|own| own == *file)
 }
 
 /// Returns the existing files that earlier builds have recorded and that no image makes any more,
@@ -126,18 +153,17 @@ pub(super) fn is_of_project(record: &Record, project: &Project) -> bool {
 pub(super) fn leftovers(records: &mut Records, project: &Project) -> Vec<Leftover> {
     let former = former_images(records, project);
     let mut found = read(records);
-    let mut made: BTreeSet<PathBuf> = BTreeSet::new();
-    for member in project.images() {
-        for file in member.files() {
-            made.insert(absolute(&manifest_path(&file)));
-            made.insert(absolute(&file));
-        }
-    }
+    found.retain(|leftover| records.is_of_project(leftover.project.as_ref()));
+    let members = project.images().iter();
+    let mut made: BTreeSet<PathBuf> = members.flat_map(|one| with_manifests(one.files())).collect();
     for name in records.names() {
         let Some(record) = records.read(&name) else { continue };
         for output in record.outputs {
             match former.contains(&name) {
-                true => found.push(Leftover { image: name.clone(), output }),
+                true => {
+                    let (image, project) = (name.clone(), record.project.clone());
+                    found.push(Leftover { image, project, output });
+                }
                 false => {
                     made.insert(absolute(&records.artifact(&output.file)));
                 }
@@ -151,8 +177,4 @@ pub(super) fn leftovers(records: &mut Records, project: &Project) -> Vec<Leftove
     found.sort_by(|a, b| a.output.file.cmp(&b.output.file));
     found.dedup_by(|a, b| a.output.file == b.output.file);
     found
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

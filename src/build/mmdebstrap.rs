@@ -92,8 +92,9 @@ fn install(
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch, privilege, reporter)?;
     let stream = mmdebstrap.child.stdout.take();
     let stream = stream.ok_or_else(|| std::io::Error::other("no output pipe"))?;
-    let imported =
-        import::tar(tree, stream, is_excluded, &mut |note: String| reporter.warning(&note));
+    // After a failure of mmdebstrap, they are only about its incomplete output.
+    let mut notes = Vec::new();
+    let imported = import::tar(tree, stream, is_excluded, &mut |note: String| notes.push(note));
     let messages = match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // A truncated stream is usually the result of a failure of mmdebstrap itself.
@@ -106,6 +107,7 @@ fn install(
             String::new()
         }
     };
+    notes.iter().for_each(|note| reporter.warning(note));
     imported?;
     Ok(messages)
 }
@@ -328,6 +330,11 @@ impl Mmdebstrap {
         for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
             text.push_str("\n  | ");
             text.push_str(line);
+        }
+        if stderr.contains("does not have a Release file") {
+            text.push_str(
+                "\nhelp: the mirror may not have this release: check `release` and `mirror`",
+            );
         }
         if let Some(log) = log {
             write_log(log, stderr.as_bytes())?;

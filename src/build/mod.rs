@@ -23,6 +23,7 @@ mod leftovers;
 mod mmdebstrap;
 mod options;
 mod outputs;
+mod owner;
 mod promote;
 mod record;
 mod replace;
@@ -30,6 +31,7 @@ mod reporter;
 mod rollback;
 mod scheduler;
 mod staleness;
+mod stamp;
 mod status;
 
 pub use children::{ChildEvent, ChildOutput, Children, Listener, STEP_KEY};
@@ -44,12 +46,13 @@ pub use options::{
 };
 pub use outputs::Outputs;
 pub use promote::{PromoteError, Promotion, promote};
-pub use record::{FileStamp, LayerRecord, OutputRecord, Record, RecordError, Records, RolledBack};
+pub use record::{LayerRecord, OutputRecord, Record, RecordError, Records, RolledBack};
 pub(crate) use reporter::step_title;
 pub use reporter::{ImageEvent, Reporter};
 pub use rollback::{Rollback, RollbackError, project_results, rollback};
 pub use scheduler::{ImageState, OutdatedLayers, ScheduleOptions, ScheduleOutcome, build_project};
 pub use staleness::{BuildDecision, BuildReason, changed_lower_paths, decide};
+pub use stamp::FileStamp;
 pub use status::{
     BaseStatus, ImageStatus, KeptStatus, LeftoverStatus, ProjectStatus, ResultState, project_status,
 };

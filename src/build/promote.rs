@@ -2,6 +2,9 @@
 //!
 //! The record of such a result is `.overcoat/elsewhere/SHA256.json`, named by the digest of the
 //! file, so that it is found wherever the file is moved.
+//!
+//! A promotion removes the file and its record when all else is done: one that was interrupted can
+//! be repeated.
 
 use std::fs;
 use std::io;
@@ -12,8 +15,8 @@ use provisioners::Project;
 use provisioners::image::manifest_path;
 use serde::{Deserialize, Serialize};
 
-use super::options::is_same_file;
-use super::record::{Record, RecordError, Records, file_names, remove_file, write_json};
+use super::record::{Record, RecordError, Records, absolute, file_names, remove_file, write_json};
+use super::stamp::read_file;
 use super::{kept, leftovers, replace};
 use crate::text::digest::sha256_hex;
 
@@ -153,7 +156,7 @@ struct ManifestArchive {
 /// of the manifest.
 fn read_manifest(file: &Path, sha256: &str) -> Result<(String, String), PromoteError> {
     let path = manifest_path(file);
-    let text = match fs::read(&path) {
+    let text = match read_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(PromoteError::NoManifest(path));
         }
@@ -172,10 +175,21 @@ fn read_manifest(file: &Path, sha256: &str) -> Result<(String, String), PromoteE
     }
 }
 
-/// Rejects a file that is an artifact already.
+/// Rejects the path of an artifact, and the file that a symbolic link in place of one names.
+/// Another name of the same file is one that an interrupted promotion has left.
 fn reject_artifact(project: &Project, file: &Path) -> Result<(), PromoteError> {
+    let place = |path: &Path| {
+        let path = absolute(path);
+        let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+        folder.map(|folder| folder.join(path.file_name().unwrap_or_default()))
+    };
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let is_same = |own: &PathBuf| {
+        place(own).is_some_and(|own| Some(own) == place(file))
+            || real(own).is_some_and(|own| Some(own) == real(file))
+    };
     let mut images = project.images().iter();
-    match images.find(|image| image.files().iter().any(|own| is_same_file(own, file))) {
+    match images.find(|image| image.files().iter().any(is_same)) {
         Some(image) => {
             let image = image.name.clone();
             Err(PromoteError::IsArtifact { file: file.to_owned(), image })
@@ -206,9 +220,9 @@ pub fn promote(
     }
     let (format, manifest) = read_manifest(file, &sha256)?;
     let path = folder(&records).join(format!("{sha256}.json"));
-    let known = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let known = read_file(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let ElsewhereRecord { image, record } = known
-        .filter(|known: &ElsewhereRecord| leftovers::is_of_project(&known.record, project))
+        .filter(|known: &ElsewhereRecord| records.is_own(&known.record))
         .ok_or_else(|| PromoteError::Unknown(file.to_owned()))?;
     if let Some(wanted) = name.filter(|name| *name != image) {
         project.find(wanted).map_err(PromoteError::NoImage)?;
@@ -234,6 +248,7 @@ pub fn promote(
             reason: "it was changed after the build".to_owned(),
         });
     }
+    records.reject_others(&image, &member.files())?;
     let replaced = records.read(&image);
     if member.image.keep > 1
         && let Some(previous) = kept::prepare(&mut records, &image)?
@@ -241,17 +256,23 @@ pub fn promote(
         kept::keep(&records, &image, previous)?;
     }
     let number = kept::next_number(&records, &image, replaced.as_ref().map(|r| r.number));
-    replace::rename(file, &artifact)?;
     let own_manifest = manifest_path(&artifact);
-    replace::rename(&manifest_path(file), &own_manifest)?;
+    replace::link_or_copy(file, &artifact)?;
+    replace::link_or_copy(&manifest_path(file), &own_manifest)?;
     let outputs =
         vec![records.output(&artifact, sha256)?, records.output(&own_manifest, manifest)?];
-    let promoted = Record::new(&project.file, number, record.inputs, record.layers, outputs);
+    let mut promoted = records.create(number, record.inputs, record.layers, outputs);
     let before = replaced.as_ref().map(|record| record.outputs.clone()).unwrap_or_default();
-    leftovers::note(&records, &image, before, &promoted)?;
+    leftovers::note(&mut records, project, &image, before, &promoted)?;
     records.write(&image, &promoted)?;
     kept::remove_copies(&records, &image, &promoted)?;
     kept::prune(&mut records, |name| project.keep(name))?;
+    records.with_other_names(&[artifact.clone(), own_manifest], || {
+        remove_file(file)?;
+        remove_file(&manifest_path(file))
+    })?;
+    records.refresh(&image)?;
+    promoted = records.read(&image).unwrap_or(promoted);
     remove_file(&path)?;
     Ok(Promotion { index, artifact, promoted, replaced })
 }

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use provisioners::Project;
@@ -19,8 +18,10 @@ use provisioners::image::{ImageLocation, Inputs, manifest_path};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::options::is_same_file;
+use super::owner::{self, Owner, Owners, ProjectPlace};
+use super::stamp::{FileStamp, file_digest, read_file};
 use crate::seal::{Output, SealError, output};
-use crate::text::digest::{digest_reader, hex};
 
 /// The version of the record format. Records of version 1 are converted when they are read; records
 /// of unknown versions are ignored.
@@ -40,8 +41,8 @@ pub struct Record {
     /// The version of overcoat that built it.
     pub overcoat: String,
     /// The project file that it was built from; `None` if an earlier version built it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project: Option<PathBuf>,
+    #[serde(flatten)]
+    pub(super) project: Option<ProjectPlace>,
     /// The position of this result in the history of the image: an earlier result has a lower one.
     #[serde(default)]
     pub number: u64,
@@ -79,20 +80,12 @@ pub struct LayerRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputRecord {
     /// The path, relative to the artifact directory.
+    #[serde(with = "owner")]
     pub file: PathBuf,
     /// The SHA-256 of the content.
     pub sha256: String,
     /// The stamp, to detect changes.
     pub stamp: FileStamp,
-}
-
-/// File metadata that identifies unchanged content without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileStamp {
-    size: u64,
-    inode: u64,
-    seconds: i64,
-    nanoseconds: i64,
 }
 
 /// A build record cannot be read or written.
@@ -111,6 +104,28 @@ pub enum RecordError {
     /// Another process is building in this directory.
     #[error("another overcoat command is changing the results in {}: wait until it has finished", .0.display())]
     Busy(PathBuf),
+    /// Something else is at the path of an artifact.
+    #[error("{}: not a regular file: remove it, or give the image another `output`", .0.display())]
+    NotRegular(PathBuf),
+    /// The result of another project would be replaced.
+    #[error(
+        "{} belongs to the image {other} of the project {}: give {image} another {}; if \
+         that project does not make it any more, `overcoat clean --project {}` removes it",
+        file.display(),
+        project.display(),
+        if image == other { "name, or this project another `output`" } else { "`output`" },
+        project.display()
+    )]
+    OtherProject {
+        /// The image of this project.
+        image: String,
+        /// The file, or the record.
+        file: PathBuf,
+        /// The image of the other project.
+        other: String,
+        /// The file of the other project.
+        project: PathBuf,
+    },
     /// The record cannot be written.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -123,61 +138,7 @@ impl RecordError {
     }
 }
 
-impl FileStamp {
-    /// Returns the stamp of the file at `path`.
-    ///
-    /// # Errors
-    /// Fails if the metadata of the file cannot be read.
-    pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(FileStamp::from(&fs::metadata(path)?))
-    }
-}
-
-impl FileStamp {
-    /// Returns the size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Returns the modification time, in seconds since 1970.
-    pub fn seconds(&self) -> i64 {
-        self.seconds
-    }
-}
-
-impl From<&fs::Metadata> for FileStamp {
-    fn from(meta: &fs::Metadata) -> Self {
-        FileStamp {
-            size: meta.len(),
-            inode: meta.ino(),
-            seconds: meta.mtime(),
-            nanoseconds: meta.mtime_nsec(),
-        }
-    }
-}
-
 impl Record {
-    /// Creates the record of an image of the project in the file `project`, which this process has
-    /// built.
-    pub fn new(
-        project: &Path,
-        number: u64,
-        inputs: Inputs,
-        layers: Vec<LayerRecord>,
-        outputs: Vec<OutputRecord>,
-    ) -> Self {
-        Record {
-            schema: SCHEMA,
-            overcoat: env!("CARGO_PKG_VERSION").to_owned(),
-            project: Some(fs::canonicalize(project).unwrap_or_else(|_| project.to_owned())),
-            number,
-            rolled_back: None,
-            inputs,
-            layers,
-            outputs,
-        }
-    }
-
     /// Returns the outputs that are not manifests of others.
     pub fn artifacts(&self) -> impl Iterator<Item = &OutputRecord> {
         let is_manifest = |file: &Path| self.outputs.iter().any(|o| manifest_path(&o.file) == file);
@@ -191,17 +152,17 @@ impl Record {
 
     /// Returns the size of the artifacts, in bytes.
     pub fn artifact_size(&self) -> u64 {
-        self.artifacts().map(|output| output.stamp.size).sum()
+        self.artifacts().map(|output| output.stamp.size()).sum()
     }
 
     /// Returns the size of all files, in bytes.
     pub fn size(&self) -> u64 {
-        self.outputs.iter().map(|output| output.stamp.size).sum()
+        self.outputs.iter().map(|output| output.stamp.size()).sum()
     }
 
     /// Returns the time of the build in seconds since 1970; `None` without outputs.
     pub fn built(&self) -> Option<i64> {
-        self.artifacts().next().map(|output| output.stamp.seconds)
+        self.artifacts().next().map(|output| output.stamp.seconds())
     }
 
     /// Returns whether two results have the same artifacts. Manifests may differ, because that of
@@ -222,8 +183,21 @@ pub struct Records {
     digests: BTreeMap<PathBuf, (FileStamp, String)>,
     /// The lock file, held while this exists.
     _lock: Option<File>,
-    /// The project file whose images are recorded, if it is known.
-    project: Option<PathBuf>,
+    /// The owners of records, if the project is known.
+    owners: Option<Owners>,
+}
+
+/// A record in a file.
+#[derive(Debug)]
+pub(super) enum StoredRecord {
+    /// There is no file.
+    Missing,
+    /// The file cannot be read, or is not a record.
+    Damaged,
+    /// Another version of overcoat wrote it, in an unknown form.
+    OtherVersion,
+    /// The record.
+    Read(Box<Record>),
 }
 
 impl Records {
@@ -250,7 +224,7 @@ impl Records {
             }
         }
         let artifacts = artifacts.to_owned();
-        Ok(Records { artifacts, digests: BTreeMap::new(), _lock: lock, project: None })
+        Ok(Records { artifacts, digests: BTreeMap::new(), _lock: lock, owners: None })
     }
 
     /// Opens the records of a project, in its directory of artifacts, which other projects may
@@ -260,17 +234,89 @@ impl Records {
     /// Fails as [`open`](Self::open) does.
     pub(super) fn of_project(project: &Project, builds: bool) -> Result<Self, RecordError> {
         let mut records = Self::open(&project.output, builds)?;
-        records.project = fs::canonicalize(&project.file).ok();
+        let place = ProjectPlace::new(&project.file, &project.output);
+        records.owners = place.map(|place| Owners::new(place, &project.output));
         Ok(records)
     }
 
-    /// Returns whether a record is of this project. One of an earlier version does not name its
-    /// project.
-    pub(super) fn is_own(&self, record: &Record) -> bool {
-        match (&record.project, &self.project) {
-            (Some(file), Some(own)) => file == own,
-            _ => true,
+    /// Creates the record of an image of the project, which this process has built.
+    pub(super) fn create(
+        &self,
+        number: u64,
+        inputs: Inputs,
+        layers: Vec<LayerRecord>,
+        outputs: Vec<OutputRecord>,
+    ) -> Record {
+        Record {
+            schema: SCHEMA,
+            overcoat: env!("CARGO_PKG_VERSION").to_owned(),
+            project: self.owners.as_ref().map(|owners| owners.this().clone()),
+            number,
+            rolled_back: None,
+            inputs,
+            layers,
+            outputs,
         }
+    }
+
+    fn owner(&self, record: &Record) -> Owner {
+        let owners = self.owners.as_ref();
+        owners.map_or(Owner::Unknown, |owners| owners.owner(record.project.as_ref()))
+    }
+
+    /// Returns whether the record of an image that the project has is of this project, and not of
+    /// another one. One of an earlier version, or of a project that was moved, is.
+    pub(super) fn is_own(&self, record: &Record) -> bool {
+        !matches!(self.owner(record), Owner::Other(_))
+    }
+
+    /// Returns whether a leftover of the project at `place` is of this project. One of an earlier
+    /// version is.
+    pub(super) fn is_of_project(&self, place: Option<&ProjectPlace>) -> bool {
+        let owner = self.owners.as_ref().map(|owners| owners.owner(place));
+        place.is_none() || owner == Some(Owner::This)
+    }
+
+    /// Returns whether a record names this project, so that it is, or was, one of its images.
+    pub(super) fn names_project(&self, record: &Record) -> bool {
+        self.owner(record) == Owner::This
+    }
+
+    /// Rejects a result of the image `name` in `files` that would replace one of another project,
+    /// or its record.
+    ///
+    /// # Errors
+    /// Returns [`RecordError::OtherProject`].
+    pub(super) fn reject_others(&self, name: &str, files: &[PathBuf]) -> Result<(), RecordError> {
+        for other in self.names() {
+            let StoredRecord::Read(record) = self.stored(&other) else { continue };
+            let Owner::Other(project) = self.owner(&record) else { continue };
+            let mut outputs = record.outputs.iter().map(|output| self.artifact(&output.file));
+            let is_same = |one: &Path, file: &Path| {
+                absolute(one) == absolute(file) || is_same_file(one, file)
+            };
+            let taken = outputs.find(|output| files.iter().any(|file| is_same(output, file)));
+            let record = (other == name).then(|| self.path(name));
+            if let Some(file) = taken.or(record) {
+                return Err(RecordError::OtherProject {
+                    image: name.to_owned(),
+                    file,
+                    other,
+                    project,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a recorded file is in the output directory, also through symbolic links of
+    /// its directories. Only such files are removed.
+    pub(super) fn is_inside(&self, file: &Path) -> bool {
+        let path = self.artifact(file);
+        let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+        let output = fs::canonicalize(&self.artifacts).ok();
+        let (Some(folder), Some(output)) = (folder, output) else { return false };
+        path.file_name().is_some() && folder.starts_with(output)
     }
 
     /// Returns the directory of the records.
@@ -298,12 +344,18 @@ impl Records {
     /// Reads the record of the image `name`. Returns `None` when it was not built, or when the
     /// record is damaged or has an unknown version: the image is then built again.
     pub fn read(&mut self, name: &str) -> Option<Record> {
-        let record: Record = read_record(&self.path(name))?;
+        let StoredRecord::Read(record) = self.stored(name) else { return None };
         for output in &record.outputs {
             let path = self.artifacts.join(&output.file);
-            self.digests.insert(path, (output.stamp, output.sha256.clone()));
+            // A digest that was computed since is of the present file.
+            self.digests.entry(path).or_insert_with(|| (output.stamp, output.sha256.clone()));
         }
-        Some(record)
+        Some(*record)
+    }
+
+    /// Reads the file with the record of the image `name`.
+    pub(super) fn stored(&self, name: &str) -> StoredRecord {
+        read_stored(&self.path(name))
     }
 
     /// Writes the record of the image `name`.
@@ -331,17 +383,17 @@ impl Records {
     pub fn digest(&mut self, path: &Path) -> Result<String, RecordError> {
         let failed = |e| RecordError::io("read", path)(e);
         let file = ImageLocation::of(path).file;
-        if fs::metadata(&file).map_err(failed)?.is_dir() {
+        let meta = fs::metadata(&file).map_err(failed)?;
+        if meta.is_dir() {
             return Ok(String::new());
         }
-        let stamp = FileStamp::read(&file).map_err(failed)?;
+        let stamp = FileStamp::from(&meta);
         if let Some((known, digest)) = self.digests.get(path)
             && *known == stamp
         {
             return Ok(digest.clone());
         }
-        let file = File::open(&file).map_err(failed)?;
-        let digest = hex(&digest_reader(file).map_err(failed)?);
+        let digest = file_digest(&file).map_err(failed)?;
         self.digests.insert(path.to_owned(), (stamp, digest.clone()));
         Ok(digest)
     }
@@ -376,9 +428,65 @@ impl Records {
     /// missing.
     pub fn is_unchanged(&mut self, output: &OutputRecord) -> Option<bool> {
         let path = self.artifact(&output.file);
-        match FileStamp::read(&path) {
+        match fs::metadata(&path) {
             Err(_) => None,
             Ok(_) => Some(self.is_intact(&path, output)),
+        }
+    }
+
+    /// Remembers that the file at `path` is that of an output with the present stamp.
+    pub(super) fn learn(&mut self, path: &Path, output: &OutputRecord) {
+        self.digests.insert(path.to_owned(), (output.stamp, output.sha256.clone()));
+    }
+
+    /// Runs `change`, which adds or removes other names of the files at `paths`. That changes their
+    /// stamps, but their known digests stay known.
+    pub(super) fn with_other_names<T>(
+        &mut self,
+        paths: &[PathBuf],
+        change: impl FnOnce() -> T,
+    ) -> T {
+        let mut known = Vec::new();
+        for path in paths {
+            if let Some((stamp, digest)) = self.digests.get(path)
+                && FileStamp::read(path).is_ok_and(|now| now == *stamp)
+            {
+                known.push((path, *stamp, digest.clone()));
+            }
+        }
+        let result = change();
+        for (path, before, digest) in known {
+            let is_same =
+                |now: &FileStamp| now.without_change_time() == before.without_change_time();
+            if let Some(now) = FileStamp::read(path).ok().filter(is_same) {
+                self.digests.insert(path.clone(), (now, digest));
+            }
+        }
+        result
+    }
+
+    /// Writes the present stamps of unchanged artifacts into the record of the image `name`, so
+    /// that the next command does not read these artifacts.
+    ///
+    /// # Errors
+    /// Fails if the record cannot be written.
+    pub(super) fn refresh(&mut self, name: &str) -> Result<(), RecordError> {
+        let Some(mut record) = self.read(name) else { return Ok(()) };
+        let mut is_changed = false;
+        for output in &mut record.outputs {
+            let path = self.artifacts.join(&output.file);
+            let Ok(now) = FileStamp::read(&path) else { continue };
+            let known = self.digests.get(&path);
+            let is_known = known.is_some_and(|(at, sha256)| *at == now && *sha256 == output.sha256);
+            // The modification time is that of the build.
+            if is_known && now != output.stamp && now.seconds() == output.stamp.seconds() {
+                output.stamp = now;
+                is_changed = true;
+            }
+        }
+        match is_changed {
+            true => self.write(name, &record),
+            false => Ok(()),
         }
     }
 
@@ -395,17 +503,43 @@ impl Records {
 /// Reads a record, also one of an earlier version; `None` if the file is missing, damaged or of an
 /// unknown version.
 pub(super) fn read_record(path: &Path) -> Option<Record> {
-    let mut record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    match record.schema {
-        1 => {
-            if let Some(options) = record.inputs.remove(COMMAND_LINE_KEY_V1) {
-                record.inputs.insert(COMMAND_LINE_KEY.to_owned(), options);
-            }
-        }
-        SCHEMA => {}
-        _ => return None,
+    match read_stored(path) {
+        StoredRecord::Read(record) => Some(*record),
+        _ => None,
     }
-    Some(record)
+}
+
+/// Reads a record, also one of an earlier version.
+pub(super) fn read_stored(path: &Path) -> StoredRecord {
+    /// What the records of all versions have.
+    #[derive(Deserialize)]
+    struct Head {
+        schema: u32,
+    }
+    let text = match read_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return StoredRecord::Missing,
+        Err(_) => return StoredRecord::Damaged,
+        Ok(text) => text,
+    };
+    match serde_json::from_slice::<Head>(&text) {
+        Err(_) => return StoredRecord::Damaged,
+        Ok(head) if !(1..=SCHEMA).contains(&head.schema) => return StoredRecord::OtherVersion,
+        Ok(_) => {}
+    }
+    let Ok(mut record) = serde_json::from_slice::<Record>(&text) else {
+        return StoredRecord::Damaged;
+    };
+    if record.schema == 1
+        && let Some(options) = record.inputs.remove(COMMAND_LINE_KEY_V1)
+    {
+        record.inputs.insert(COMMAND_LINE_KEY.to_owned(), options);
+    }
+    StoredRecord::Read(Box::new(record))
+}
+
+/// Returns an absolute path, without resolving symbolic links.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Writes a JSON file, whole or not at all.

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::options::is_same_file;
 use super::record::{RecordError, remove_file};
 use crate::seal::{Output, output};
 
@@ -25,26 +26,19 @@ pub(super) fn link(from: &Path, to: &Path) -> Result<(), RecordError> {
     sync_folder(&to)
 }
 
-/// Moves the file `from` to `to`. At no time is `to` missing or incomplete. A file of another file
-/// system is copied.
+/// Makes `to` another name of the file `from`, or a copy if they are on different file systems or
+/// the file cannot have another name. At no time is `to` missing or incomplete.
 ///
 /// # Errors
-/// Fails if the file cannot be moved.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RecordError> {
-    let to = target(to)?;
-    match fs::rename(from, &to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            let mut source = File::open(from).map_err(RecordError::io("read", from))?;
-            let mut copy = Output::file(&to)?;
-            io::copy(&mut source, &mut copy).map_err(RecordError::io("write", &to))?;
-            output::commit(vec![copy])?;
-            remove_file(from)
-        }
-        renamed => {
-            renamed.map_err(RecordError::io("rename", from))?;
-            sync_folder(&to)
-        }
+/// Fails if the file can be neither linked nor copied.
+pub(super) fn link_or_copy(from: &Path, to: &Path) -> Result<(), RecordError> {
+    if is_same_file(from, to) || link(from, to).is_ok() {
+        return Ok(());
     }
+    let mut source = File::open(from).map_err(RecordError::io("read", from))?;
+    let mut copy = Output::file(&target(to)?)?;
+    io::copy(&mut source, &mut copy).map_err(RecordError::io("write", to))?;
+    Ok(output::commit(vec![copy])?)
 }
 
 /// Returns the file that `path` names, and creates its directory.

@@ -8,8 +8,9 @@ use provisioners::image::{Inputs, Layers};
 use super::decision::project_inputs;
 use super::error::BuildError;
 use super::kept::KeptResult;
-use super::record::{FileStamp, Record, RecordError, Records, RolledBack, remove_file};
+use super::record::{Record, RecordError, Records, RolledBack, remove_file};
 use super::staleness::changed_layers;
+use super::stamp::FileStamp;
 use super::{kept, leftovers, replace};
 use crate::text::digest::short;
 
@@ -62,8 +63,21 @@ pub enum RollbackError {
         files: Vec<String>,
     },
     /// A file of a kept result is missing or was changed.
-    #[error("{}: the kept file is missing or was changed", .0.display())]
-    Damaged(PathBuf),
+    #[error(
+        "{}: the kept file is missing or was changed after the build, so this result cannot be put \
+         back: remove {}, and choose another one from `overcoat rollback --list {image}` or build \
+         the image again",
+        file.display(),
+        folder.display()
+    )]
+    Damaged {
+        /// The image.
+        image: String,
+        /// The file.
+        file: PathBuf,
+        /// The directory of the result.
+        folder: PathBuf,
+    },
     /// The image cannot be examined.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -97,15 +111,17 @@ pub fn project_results(
 ) -> Result<Vec<(Record, bool)>, RecordError> {
     let name = &project.images()[index].name;
     let mut records = Records::of_project(project, false)?;
-    let current = records.read(name);
-    let is_other = |kept: &KeptResult| {
-        current.as_ref().is_none_or(|current| current.number != kept.record.number)
-    };
-    let kept = kept::kept(&records, name).into_iter().filter(is_other);
+    let current = own_record(&mut records, name);
+    let kept = kept::earlier(&mut records, name, current.as_ref()).into_iter();
     let mut results: Vec<(Record, bool)> = kept.map(|kept| (kept.record, false)).collect();
     results.extend(current.clone().map(|record| (record, true)));
     results.sort_by_key(|(record, _)| std::cmp::Reverse(record.number));
     Ok(results)
+}
+
+/// Reads the record of an image, unless it is of another project.
+fn own_record(records: &mut Records, name: &str) -> Option<Record> {
+    records.read(name).filter(|record| records.is_own(record))
 }
 
 /// Puts a kept result of the image with this index back: the one before the current result, or the
@@ -126,17 +142,16 @@ pub fn rollback(
     let inputs = project_inputs(project, index)?;
     let selected = select(&mut records, name, to)?;
     let files = project.images()[index].files();
-    let mut artifacts = selected.record.artifacts();
-    if !artifacts.all(|output| files.contains(&records.artifact(&output.file))) {
-        let files = selected.record.artifacts().map(|output| output.file.display().to_string());
-        let (image, files) = (name.clone(), files.collect());
-        return Err(RollbackError::OtherFiles { image, files });
+    let artifacts = selected.record.artifacts();
+    let others = artifacts.filter(|output| !files.contains(&records.artifact(&output.file)));
+    let others: Vec<_> = others.map(|output| output.file.display().to_string()).collect();
+    if !others.is_empty() {
+        return Err(RollbackError::OtherFiles { image: name.clone(), files: others });
     }
-    for output in &selected.record.outputs {
-        let file = selected.file(output);
-        if !records.is_intact(&file, output) {
-            return Err(RollbackError::Damaged(file));
-        }
+    records.reject_others(name, &files)?;
+    if let Some(file) = selected.damaged_file() {
+        let (image, folder) = (name.clone(), selected.folder().to_owned());
+        return Err(RollbackError::Damaged { image, file, folder });
     }
     let replaced = records.read(name);
     let prepared = kept::prepare(&mut records, name)?;
@@ -146,7 +161,9 @@ pub fn rollback(
     }
     // An interrupted rollback has kept it already.
     let number = replaced.as_ref().map(|replaced| replaced.number);
-    let is_kept = kept::kept(&records, name).iter().any(|kept| Some(kept.record.number) == number);
+    let is_other = |kept: &KeptResult| kept.folder() != selected.folder();
+    let mut kept = kept::kept(&records, name).into_iter().filter(is_other);
+    let is_kept = kept.any(|kept| Some(kept.record.number) == number);
     let mut record = selected.record.clone();
     for output in &mut record.outputs {
         let path = records.artifact(&output.file);
@@ -156,11 +173,12 @@ pub fn rollback(
     let before = replaced.as_ref().map(|record| record.outputs.clone()).unwrap_or_default();
     // A file that only the replaced result has would be one of another build.
     for output in before.iter().filter(|_| is_intact) {
-        if record.outputs.iter().all(|own| own.file != output.file) {
+        let is_other = record.outputs.iter().all(|own| own.file != output.file);
+        if is_other && records.is_inside(&output.file) {
             remove_file(&records.artifact(&output.file))?;
         }
     }
-    leftovers::note(&records, name, before, &record)?;
+    leftovers::note(&mut records, project, name, before, &record)?;
     let stays = record.inputs != inputs || record.overcoat != env!("CARGO_PKG_VERSION");
     let overcoat = env!("CARGO_PKG_VERSION").to_owned();
     let mut rejected = vec![inputs];
@@ -176,7 +194,13 @@ pub fn rollback(
     }
     record.rolled_back = Some(RolledBack { overcoat, inputs });
     records.write(name, &record)?;
-    kept::remove(&selected)?;
+    let artifacts: Vec<_> = record.outputs.iter().map(|one| records.artifact(&one.file)).collect();
+    for (path, output) in artifacts.iter().zip(&record.outputs) {
+        // It is the kept file, whose digest was compared.
+        records.learn(path, output);
+    }
+    records.with_other_names(&artifacts, || kept::remove(&selected))?;
+    records.refresh(name)?;
     let layers = project.images()[index].image.source.layers().map(Layers::paths);
     let layers = layers.unwrap_or_default();
     // A layer that cannot be read does not matter for the result.
@@ -191,15 +215,15 @@ fn select(
     name: &str,
     to: Option<&str>,
 ) -> Result<KeptResult, RollbackError> {
-    let current = records.read(name).map_or(u64::MAX, |record| record.number);
-    let mut kept = kept::kept(records, name);
-    kept.retain(|result| result.record.number != current);
+    let current = own_record(records, name);
+    let kept = kept::earlier(records, name, current.as_ref());
+    let current = current.map_or(u64::MAX, |record| record.number);
     let digests = |kept: &[KeptResult]| -> Vec<String> {
         kept.iter().map(|result| short(result.record.digest()).to_owned()).collect()
     };
     let found = kept.iter().find(|result| match to {
         Some(digest) => !digest.is_empty() && result.record.digest().starts_with(digest),
-        None => result.record.number < current,
+        None => result.record.number <= current,
     });
     found.cloned().ok_or_else(|| {
         let (image, kept) = (name.to_owned(), digests(&kept));

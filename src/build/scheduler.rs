@@ -1,6 +1,5 @@
 //! Builds the outdated images of a project in parallel, each in its own process.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use super::error::BuildError;
 use super::kept::{self, PreparedResult};
 use super::leftovers;
 use super::promote::record_elsewhere;
-use super::record::{LayerRecord, OutputRecord, Record, RecordError, Records};
+use super::record::{LayerRecord, OutputRecord, RecordError, Records};
 use super::reporter::{ImageEvent, Reporter};
 use super::staleness::{BuildDecision, BuildReason, changed_lower_paths};
 use crate::manifest::lower::DriftKind;
@@ -278,7 +277,7 @@ impl ProjectBuild<'_> {
     }
 
     /// Reports the packages of an image, in a process of its own, if its layers exist.
-    fn forecast_packages(&self, index: usize) -> Result<(), BuildError> {
+    fn forecast_packages(&mut self, index: usize) -> Result<(), BuildError> {
         let member = &self.project.images()[index];
         let layers = member.image.source.layers().map(Layers::paths).unwrap_or_default();
         if layers.iter().any(|layer| !ImageLocation::of(layer).file.exists()) {
@@ -287,9 +286,14 @@ impl ProjectBuild<'_> {
                 .status(&format!("{name}: its packages are unknown until its layers exist"));
             return Ok(());
         }
-        // Its messages name the image. A failure is one of them, and no reason to stop.
-        (self.options.child)(&member.name).arg("--forecast").status()?;
-        Ok(())
+        let mut command = (self.options.child)(&member.name);
+        command.arg("--forecast");
+        self.children.start(index, command, true)?;
+        match self.children.wait()? {
+            ChildEvent::Interrupted(signal) => Err(BuildError::Interrupted(signal)),
+            // Its messages name the image. A failure is one of them, and no reason to stop.
+            ChildEvent::Ended { .. } => Ok(()),
+        }
     }
 
     /// Returns an image's inputs, whether it is up to date, and its layers if it must be built.
@@ -321,6 +325,10 @@ impl ProjectBuild<'_> {
             let paths = manifest
                 .and_then(|manifest| changed_lower_paths(&manifest, &self.context.layers(index)));
             older = Some(OutdatedLayers { layers: decision.other_layers, paths });
+        }
+        if !self.options.decision.dry_run {
+            // Without it, the next command reads artifacts whose times have changed again.
+            let _ = self.context.records.refresh(&member.name);
         }
         let rolled_back = decision.rolled_back;
         self.report(index, ImageEvent::Current { rolled_back, older: older.as_ref() });
@@ -396,9 +404,8 @@ impl ProjectBuild<'_> {
         let outputs = self.outputs(index, &reports)?;
         let is_elsewhere = self.context.is_elsewhere(index);
         let records = &mut self.context.records;
-        let file = &self.project.file;
         if is_elsewhere {
-            let record = Record::new(file, 0, inputs, layers, outputs);
+            let record = records.create(0, inputs, layers, outputs);
             record_elsewhere(records, name, record)?;
             return Ok(reports);
         }
@@ -409,9 +416,9 @@ impl ProjectBuild<'_> {
         }
         let before = records.read(name).filter(|record| records.is_own(record));
         let number = kept::next_number(records, name, before.as_ref().map(|record| record.number));
-        let record = Record::new(file, number, inputs, layers, outputs);
+        let record = records.create(number, inputs, layers, outputs);
         let before = before.map(|record| record.outputs).unwrap_or_default();
-        let leftovers = leftovers::note(records, name, before, &record)?;
+        let leftovers = leftovers::note(records, self.project, name, before, &record)?;
         records.write(name, &record)?;
         kept::remove_copies(records, name, &record)?;
         for file in leftovers {
@@ -428,10 +435,14 @@ impl ProjectBuild<'_> {
     ) -> Result<Vec<OutputRecord>, BuildError> {
         let writes_manifest = self.options.manifest || !self.context.wanted.contains(&index);
         let records = &mut self.context.records;
+        let files = self.project.images()[index].files();
         let mut outputs = Vec::new();
         for report in reports {
             let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
-            let output = PathBuf::from(text("output"));
+            let output = text("output");
+            // JSON has no paths that are not UTF-8.
+            let own = files.iter().find(|file| file.to_string_lossy() == output);
+            let output = own.cloned().unwrap_or_else(|| output.into());
             let manifest = manifest_path(&output);
             outputs.push(records.output(&output, text("sha256"))?);
             if manifest.exists() && writes_manifest {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fs_model::layer::squashfs::CacheOptions;
 use provisioners::image::Inputs;
 
-use super::record::{COMMAND_LINE_KEY, LayerRecord, Record, RecordError, Records};
+use super::record::{COMMAND_LINE_KEY, LayerRecord, Record, RecordError, Records, StoredRecord};
 use crate::manifest::lower::{self, DriftKind};
 
 /// The reason why an image is built.
@@ -19,6 +19,10 @@ pub enum BuildReason {
     Elsewhere,
     /// There is no record of it.
     NotBuilt,
+    /// Its record cannot be read.
+    DamagedRecord,
+    /// Its record has an unknown form.
+    UnknownRecord,
     /// It was built by another version of overcoat.
     Version(String),
     /// An input changed.
@@ -47,6 +51,10 @@ impl fmt::Display for BuildReason {
             BuildReason::Forced => f.write_str("--force was given"),
             BuildReason::Elsewhere => f.write_str("--output was given"),
             BuildReason::NotBuilt => f.write_str("it was not built yet"),
+            BuildReason::DamagedRecord => f.write_str("the record of its last build is damaged"),
+            BuildReason::UnknownRecord => {
+                f.write_str("the record of its last build is of an unknown version of overcoat")
+            }
             BuildReason::Version(version) => write!(f, "it was built by overcoat {version}"),
             BuildReason::Changed { name, before, now } => {
                 let name = if name == COMMAND_LINE_KEY { "the command line" } else { name };
@@ -104,7 +112,12 @@ pub fn decide(
     options: bool,
 ) -> Result<BuildDecision, RecordError> {
     let Some(record) = records.read(name) else {
-        return Ok(BuildDecision { reasons: vec![BuildReason::NotBuilt], ..Default::default() });
+        let reason = match records.stored(name) {
+            StoredRecord::Damaged => BuildReason::DamagedRecord,
+            StoredRecord::OtherVersion => BuildReason::UnknownRecord,
+            StoredRecord::Missing | StoredRecord::Read(_) => BuildReason::NotBuilt,
+        };
+        return Ok(BuildDecision { reasons: vec![reason], ..Default::default() });
     };
     let mut reasons = changes(&record.overcoat, &record.inputs, inputs, options);
     let mut rolled_back = false;

@@ -8,8 +8,9 @@ use super::decision::{DecisionContext, DecisionOptions};
 use super::error::BuildError;
 use super::kept::{self, KeptResult};
 use super::leftovers::{self, Leftover};
-use super::record::{FileStamp, LayerRecord, Record, Records};
+use super::record::{LayerRecord, Record, Records};
 use super::staleness::BuildReason;
+use super::stamp::FileStamp;
 use crate::text::error::describe;
 
 /// The state of a project.
@@ -86,7 +87,7 @@ pub struct LeftoverStatus {
     pub image: String,
     /// The size in bytes.
     pub size: u64,
-    /// Whether size or times differ from those of the build.
+    /// Whether it was changed after the build.
     pub is_touched: bool,
 }
 
@@ -129,7 +130,8 @@ fn image_status(
     is_due: impl Fn(usize) -> bool,
 ) -> ImageStatus {
     let member = &context.project.images()[index];
-    let record = context.records.read(&member.name);
+    let records = &mut context.records;
+    let record = records.read(&member.name).filter(|record| records.is_own(record));
     let planned = member.image.plan().map_err(BuildError::from);
     let decision = planned.and_then(|_| {
         let inputs = context.inputs(index)?;
@@ -152,8 +154,7 @@ fn image_status(
     };
     let layer = record.as_ref().and_then(|record| record.layers.first().cloned());
     let base = layer.map(|layer| base_status(context, layer, index));
-    let mut kept: Vec<KeptResult> = kept::kept(&context.records, &member.name);
-    kept.retain(|kept| Some(kept.record.number) != record.as_ref().map(|record| record.number));
+    let kept = kept::earlier(&mut context.records, &member.name, record.as_ref());
     let kept = kept.into_iter().map(|result| KeptStatus {
         needed_by: needed_by(&mut context.records, &result.record),
         result,
@@ -190,13 +191,13 @@ fn base_status(context: &mut DecisionContext<'_>, layer: LayerRecord, index: usi
     }
 }
 
-fn leftover_status(records: &Records, leftover: Leftover) -> LeftoverStatus {
+fn leftover_status(records: &mut Records, leftover: Leftover) -> LeftoverStatus {
     let path = records.artifact(&leftover.output.file);
     let stamp = FileStamp::read(&path).ok();
     LeftoverStatus {
         image: leftover.image,
         size: stamp.as_ref().map_or(0, FileStamp::size),
-        is_touched: stamp != Some(leftover.output.stamp),
+        is_touched: records.is_unchanged(&leftover.output) != Some(true),
         path,
     }
 }

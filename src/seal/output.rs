@@ -262,6 +262,14 @@ fn proc_path(file: impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
+/// Returns the number of the process that wrote the file `other` to give it the name `name` when it
+/// is complete; `None` if it is another file.
+pub(crate) fn partial_file_process(other: &str, name: &str) -> Option<u32> {
+    let ending = other.strip_prefix('.')?.strip_suffix(".partial")?;
+    let number = ending.strip_prefix(name)?.strip_prefix('.')?;
+    u32::from_str_radix(number.split_once('-').map_or(number, |(pid, _)| pid), 16).ok()
+}
+
 /// Calls `create` with temporary names until one is free.
 fn with_temporary_name<T>(
     name: &OsStr,

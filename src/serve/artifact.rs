@@ -11,7 +11,7 @@
 //!   one. A file is kept open while it is sent and for one second after it was opened. Keeping it
 //!   longer would hold its disk space after it was replaced.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl OpenArtifact {
     /// Whether the content is unchanged since the file was opened. A file that was replaced only
     /// lost its name and counts as unchanged.
     pub(super) fn is_unchanged(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| FileStamp::from(&meta) == self.stamp)
+        self.file.metadata().is_ok_and(|meta| content_stamp(&meta) == self.stamp)
     }
 }
 
@@ -82,7 +82,7 @@ impl Artifact {
     /// Returns the version of the current content, or `None` when the file does not exist.
     pub(super) async fn version(self: &Arc<Self>) -> io::Result<Option<Arc<ArtifactVersion>>> {
         let stamp = match std::fs::metadata(&self.path) {
-            Ok(meta) if meta.is_file() => FileStamp::from(&meta),
+            Ok(meta) if meta.is_file() => content_stamp(&meta),
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 *self.known.lock() = None;
@@ -115,7 +115,7 @@ impl Artifact {
             return Ok(Some(opened));
         }
         let Some(file) = open(&self.path)? else { return Ok(None) };
-        let stamp = FileStamp::from(&file.metadata()?);
+        let stamp = content_stamp(&file.metadata()?);
         if stamp != version.stamp {
             return Ok(None);
         }
@@ -142,10 +142,10 @@ impl Artifact {
             if !meta.is_file() {
                 return Ok(None);
             }
-            let stamp = FileStamp::from(&meta);
+            let stamp = content_stamp(&meta);
             let mut content = (meta.len() <= MAX_CACHED_SIZE).then(Vec::new);
             let recorded = self.recorded();
-            let of_this = recorded.as_ref().filter(|(built, _)| *built == stamp);
+            let of_this = recorded.as_ref().filter(|(built, _)| *built == FileStamp::from(&meta));
             let sha256 = match of_this.filter(|_| content.is_none()) {
                 Some((_, sha256)) => sha256.clone(),
                 None => {
@@ -153,7 +153,7 @@ impl Artifact {
                     digest(&file, meta.len(), content.as_mut())?
                 }
             };
-            if FileStamp::from(&file.metadata()?) == stamp {
+            if content_stamp(&file.metadata()?) == stamp {
                 if let Some((_, built)) = recorded.filter(|(_, built)| *built != sha256) {
                     tracing::warn!(
                         "{} differs from the output of the last complete build and is served as it \
@@ -184,6 +184,12 @@ impl Artifact {
             record.outputs.into_iter().find(|made| artifacts.join(&made.file) == self.path)?;
         Some((made.stamp, made.sha256))
     }
+}
+
+/// Returns the stamp of the content. A build that replaces a file changes its number of names, and
+/// with it the time of its last change, while it is sent.
+fn content_stamp(meta: &Metadata) -> FileStamp {
+    FileStamp::from(meta).without_change_time()
 }
 
 /// Returns the media type for a file name.

@@ -2,8 +2,16 @@
 //! `provisioners` has the errors that are found without a build (`tests/all/mistakes`).
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::snapshot;
+use crate::support::processes::within;
 use crate::support::stage::{REPOSITORY, Stage, Who, finish};
 
 /// A project with one overlay on the lab's base, in which a test makes a mistake.
@@ -128,7 +136,8 @@ fn unreachable_mirror_of_a_base_is_reported() {
     command.current_dir(broken.stage.path("project")).arg("build");
     // The rest of the message depends on the version of apt.
     let wanted = ["mmdebstrap failed", "http://127.0.0.1:9/debian", "the whole log is in"];
-    finish(&mut command).code(2).stderr_has(&wanted);
+    let finished = finish(&mut command).code(2).stderr_has(&wanted);
+    assert!(!finished.stderr.contains("two blocks of zeros"), "{}", finished.stderr);
     let log = fs::read_to_string(broken.stage.path("user/out/base.squashfs.log")).unwrap();
     assert!(log.contains("127.0.0.1:9"), "{log}");
 }
@@ -184,6 +193,69 @@ fn unknown_packages_of_all_steps_are_reported_before_the_first_is_installed() {
     assert!(line("apt does not find ethtool").is_none(), "{stderr}");
     assert!(line("packages to fetch: ").is_some(), "{stderr}");
     assert!(line("] p: packages (1)").is_none_or(|step| forecast < step), "{stderr}");
+}
+
+/// Returns a command that asks for the packages of an overlay whose base has the mirror `source`.
+fn forecast_from(broken: &Broken, source: &str) -> Command {
+    broken.write("sources/etc/apt/sources.list", source);
+    broken.write("tree/etc/passwd", "root:x:0:0::/:/bin/sh\n");
+    let base = broken.stage.debian();
+    let image = format!("base: {}, overlays: [./sources], provisioner: p", base.display());
+    broken.write(
+        "overcoat.yml",
+        &format!(
+            "output: ../user/out\nimages:\n  image: {{{image}}}\n  \
+             next: {{kind: base, from: ./tree, provisioner: p}}\n"
+        ),
+    );
+    let mut command = broken.stage.overcoat(Who::Unprivileged);
+    command.current_dir(broken.stage.path("project")).args(["build", "-n", "--packages"]);
+    command
+}
+
+#[test]
+fn forecast_names_the_reason_if_apt_cannot_be_asked() {
+    let broken = Broken::new("", "", "packages: [lsscsi]\n");
+    for (source, reason) in [
+        ("deb http://127.0.0.1:1/ stable main\n", "http://127.0.0.1:1"),
+        ("deb ftp://127.0.0.1/ stable main\n", "ftp"),
+        ("deb [trusted=yes] file:/none ./\n", "file:/none"),
+        ("no source\n", "sources.list"),
+    ] {
+        let finished = finish(&mut forecast_from(&broken, source)).ok();
+        let unchecked = "image: warning: packages were not checked, because apt fails: ";
+        let finished = finished.stderr_has(&["image: asking the mirrors", unchecked]);
+        let line = finished.stderr.lines().find(|line| line.contains(unchecked)).unwrap();
+        assert!(line.contains(reason), "{line}");
+        finished.stderr_has(&["next: packages were not checked: those of a base are unknown"]);
+    }
+}
+
+/// A mirror that accepts connections and never answers.
+#[test]
+fn forecast_ends_at_once_when_it_is_terminated() {
+    let broken = Broken::new("", "", "packages: [lsscsi]\n");
+    let mirror = TcpListener::bind("127.0.0.1:0").unwrap();
+    mirror.set_nonblocking(true).unwrap();
+    let source = format!("deb http://{}/ stable main\n", mirror.local_addr().unwrap());
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut child = forecast_from(&broken, &source)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut connection = None;
+        within(Duration::from_secs(60), "apt connects to the mirror", || {
+            connection = connection.take().or_else(|| mirror.accept().ok());
+            connection.is_some()
+        });
+        let began = Instant::now();
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        assert_eq!(code, 128 + signal as i32);
+    }
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn artifacts_of_an_image_of_the_same_name_in_another_project_stay() {
         finish(&mut command)
     };
     let files = site.files(WHO);
-    run(&["build"]).ok();
+    run(&["build"]).code(2);
     run(&["clean", "--kept"]).ok().stderr_has(&["nothing to remove"]);
     run(&["rollback", "base"]).code(2);
     let after = site.files(WHO);
@@ -148,4 +148,103 @@ fn kept_results_that_are_too_many_are_removed() {
     let expected = expected.map(|(name, reason)| (name.to_owned(), reason.to_owned()));
     assert_eq!(removed(&report), expected);
     assert_eq!((kept("base"), kept("one")), (1, 0));
+}
+
+/// A record that someone edited, or an `output` with `..`.
+#[test]
+fn files_outside_of_the_output_directory_stay() {
+    let site = Site::new();
+    let out = site.out(WHO);
+    site.built(WHO, &["base", "one"]);
+    let outside = site.stage.out(WHO).join("precious");
+    fs::copy(out.join("one.cpio.gz"), &outside).unwrap();
+    std::os::unix::fs::symlink(site.stage.out(WHO), out.join("link")).unwrap();
+    site.edit_project("  one: {base: base, provisioner: one}\n", "");
+    site.edit_project("overlays: [one], ", "");
+    let record = out.join(".overcoat/one.json");
+    let text = fs::read_to_string(&record).unwrap();
+    for path in ["../precious", "link/precious", outside.to_str().unwrap()] {
+        fs::write(&record, text.replace("\"one.cpio.gz\"", &format!("\"{path}\""))).unwrap();
+        site.finish(WHO, "clean", &[])
+            .ok()
+            .stderr_has(&["precious stays: it is not in the output directory"]);
+        assert!(outside.exists());
+    }
+    fs::write(&record, text).unwrap();
+    site.finish(WHO, "clean", &[]).ok();
+    assert!(!out.join("one.cpio.gz").exists());
+}
+
+/// Kills at any time leave directories in `.overcoat/kept` that hold no result.
+#[test]
+fn remains_of_interrupted_commands_are_removed() {
+    let site = Site::new();
+    site.built(WHO, &["one"]);
+    site.write("one/do", "echo second >/etc/version\n");
+    site.built(WHO, &["one"]);
+    let kept = site.out(WHO).join(".overcoat/kept");
+    for (folder, record) in
+        [("one/7", None), ("one/8", Some("{\"schema\": 2, \"num")), ("none/new", None)]
+    {
+        fs::create_dir_all(kept.join(folder).join("files")).unwrap();
+        fs::write(kept.join(folder).join("files/one.cpio.gz"), "one").unwrap();
+        if let Some(record) = record {
+            fs::write(kept.join(folder).join("record.json"), record).unwrap();
+        }
+    }
+    // A record of a later version may be needed by it.
+    fs::create_dir_all(kept.join("one/9")).unwrap();
+    fs::write(kept.join("one/9/record.json"), "{\"schema\": 99}").unwrap();
+    let partial = |pid: u32| site.out(WHO).join(format!(".one.cpio.gz.{pid:x}-0.partial"));
+    // No process has the first number, and the second one is running.
+    let (ended, running) = (partial(u32::MAX), partial(std::process::id()));
+    for path in [&ended, &running] {
+        fs::write(path, "incomplete").unwrap();
+    }
+    site.stage.sh(&format!("chown -R --reference={0} {0}", site.out(WHO).display()));
+    let expected = [
+        (".one.cpio.gz.ffffffff-0.partial", "interrupted"),
+        (".overcoat/kept/none/new", "interrupted"),
+        (".overcoat/kept/one/7", "interrupted"),
+        (".overcoat/kept/one/8", "interrupted"),
+    ];
+    let expected = expected.map(|(name, reason)| (name.to_owned(), reason.to_owned()));
+    assert_eq!(removed(&site.json(WHO, "clean", &["-n"])), expected);
+    assert!(ended.exists());
+    assert_eq!(removed(&site.json(WHO, "clean", &[])), expected);
+    assert!(!ended.exists() && running.exists() && !kept.join("none").exists());
+    assert!(kept.join("one/1/record.json").exists() && kept.join("one/9").exists());
+    site.finish(WHO, "clean", &[]).ok().stderr_has(&["nothing to remove"]);
+}
+
+/// Images that exchange their artifacts.
+#[test]
+fn file_that_another_image_makes_now_is_not_called_a_leftover() {
+    let site = Site::new();
+    let images = |one: &str, two: &str| {
+        site.project(&format!(
+            "  base: {{kind: base, from: ../tree, provisioner: base}}
+  one: {{base: base, provisioner: one, output: {one}}}
+  two: {{base: base, provisioner: two, output: {two}}}\n"
+        ));
+    };
+    images("a.cpio.gz", "b.cpio.gz");
+    site.built(WHO, &[]);
+    images("b.cpio.gz", "a.cpio.gz");
+    for arguments in [&["one"][..], &[]] {
+        let finished = site.run(WHO, arguments).ok();
+        assert!(!finished.stderr.contains("leftover"), "{}", finished.stderr);
+    }
+    site.finish(WHO, "clean", &[]).ok().stderr_has(&["nothing to remove"]);
+    images("b.cpio.gz", "c.cpio.gz");
+    site.run(WHO, &[]).ok().stderr_has(&["a.cpio.gz is a leftover of an earlier build"]);
+}
+
+#[test]
+fn project_may_be_given_as_for_build() {
+    let site = Site::new();
+    site.built(WHO, &["base"]);
+    let run = |what: &str| finish(site.stage.overcoat(WHO).args(["clean", "-n", what]));
+    run(site.file(WHO).to_str().unwrap()).ok().stderr_has(&["nothing to remove"]);
+    run("base").code(2).stderr_has(&["base is not a project", "give its directory or file"]);
 }

@@ -3,14 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::image_fixture::{SMALL, archives, layers};
 use crate::mount_fixture::MountPoint;
+use crate::project_fixture::Site;
 use crate::snapshot::{self, Transcript, program};
 use crate::support::newc::Archive;
-use crate::support::stage::{BOTH_USERS, Stage, finish};
+use crate::support::stage::{BOTH_USERS, Stage, Who, finish};
 use crate::support::terminal::OnTerminal;
+
+const WHO: Who = Who::Unprivileged;
 
 /// Creates a project whose images `over` and `top` are built on an archive.
 fn site() -> TempDir {
@@ -153,4 +157,36 @@ fn roots_are_run_and_mounted_by_name() {
         assert_eq!(mount.sh("cat mnt/etc/motd").ok().text(), "one\n2\nthree\n");
         mount.end();
     }
+}
+
+/// As for the other commands that read images.
+#[test]
+fn check_accepts_names_and_paths_together() {
+    let site = Site::new();
+    site.built(WHO, &["one", "two"]);
+    let two = site.out(WHO).join("two.cpio.gz");
+    let base = site.out(WHO).join("base.squashfs");
+    let (two, base) = (two.to_str().unwrap(), base.to_str().unwrap());
+    let checked = |words: &[&str]| {
+        let finished = site.finish(WHO, "check", &[words, &["--json", "--deny", "error"]].concat());
+        let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
+        report["checks"][0].clone()
+    };
+    let paths = checked(&[base, site.out(WHO).join("one.cpio.gz").to_str().unwrap(), two]);
+    assert_eq!(checked(&["one", two])["findings"], paths["findings"]);
+    assert_eq!(checked(&[base, "one"])["name"], "one");
+    site.finish(WHO, "check", &["on", two]).code(2).stderr_has(&["did you mean `one`?"]);
+}
+
+#[test]
+fn extract_by_name_says_which_layers_it_takes() {
+    let site = Site::new();
+    site.built(WHO, &["one"]);
+    let to = site.stage.out(WHO).join("root.tar");
+    let to = to.to_str().unwrap();
+    site.finish(WHO, "extract", &["one", "-o", to])
+        .ok()
+        .stderr_has(&["extracting the root of base.squashfs + one.cpio.gz"]);
+    let finished = site.finish(WHO, "extract", &["base", "-o", to]).ok();
+    assert!(!finished.stderr.contains("extracting"), "{}", finished.stderr);
 }

@@ -55,6 +55,7 @@ mod run;
 mod seal;
 mod serve;
 mod services;
+mod shared_output;
 mod single_id;
 mod snapshot;
 mod staleness;

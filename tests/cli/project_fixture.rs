@@ -146,6 +146,22 @@ impl Site {
     }
 }
 
+/// Returns a command that runs `command` with a program such as `timeout` or `strace`.
+pub(crate) fn wrapped(program: &str, arguments: &[&str], command: &Command) -> Command {
+    let mut wrapped = Command::new(program);
+    wrapped.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
+}
+
 pub(crate) fn owned((name, state): (&str, &str)) -> (String, String) {
     (name.to_owned(), state.to_owned())
 }

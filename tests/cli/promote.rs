@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::project_fixture::Site;
+use crate::project_fixture::{Site, wrapped};
 use crate::support::stage::Who;
 
 const WHO: Who = Who::Unprivileged;
@@ -121,4 +121,60 @@ fn other_files_are_rejected() {
     content.push(0);
     fs::write(&next, content).unwrap();
     rejected(&next, &[], "the digest differs");
+}
+
+/// Removing it would remove the content of the artifact.
+#[test]
+fn file_that_the_artifact_is_a_link_to_is_rejected() {
+    let site = Site::new();
+    site.built(WHO, &["one"]);
+    let next = build_to(&site, "one", "next.cpio.gz");
+    let artifact = site.out(WHO).join("one.cpio.gz");
+    fs::remove_file(&artifact).unwrap();
+    std::os::unix::fs::symlink(&next, &artifact).unwrap();
+    let finished = site.finish(WHO, "promote", &[next.to_str().unwrap()]).code(2);
+    finished.stderr_has(&["next.cpio.gz is an artifact of one"]);
+    assert!(next.exists());
+}
+
+/// A kill before any system call that changes names.
+#[test]
+fn interrupted_promotion_can_be_repeated_and_keeps_the_replaced_result() {
+    let site = Site::new();
+    site.built(WHO, &["base", "one"]);
+    let out = site.out(WHO);
+    let artifact = out.join("one.cpio.gz");
+    let before = fs::read(&artifact).unwrap();
+    site.write("one/do", "echo next >/etc/next\n");
+    let next = build_to(&site, "one", "next.cpio.gz");
+    let content = fs::read(&next).unwrap();
+    let saved = site.stage.path("saved");
+    site.stage.sh(&format!("cp -a {} {}", site.stage.out(WHO).display(), saved.display()));
+    // Each system call that changes names, until the promotion ends before that.
+    for count in 1..60 {
+        site.stage.sh(&format!(
+            "rm -rf {0}/artifacts {0}/next.*; cp -a {1}/. {0}",
+            site.stage.out(WHO).display(),
+            saved.display()
+        ));
+        let command = site.subcommand(WHO, "promote", &[next.to_str().unwrap()]);
+        let calls = "rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir";
+        let inject = format!("inject={calls}:signal=KILL:when={count}");
+        let mut traced = wrapped("strace", &["-f", "-o", "/dev/null", "-e", &inject], &command);
+        let ended = traced.output().unwrap().status;
+        if ended.success() {
+            assert!(count > 8, "{count}");
+            return;
+        }
+        if next.exists() {
+            site.finish(WHO, "promote", &[next.to_str().unwrap()]).ok();
+        } else {
+            assert_eq!(site.states(WHO, &["-n", "one"])[1].1, "up_to_date", "{count}");
+        }
+        assert!(fs::read(&artifact).unwrap() == content, "{count}");
+        assert_eq!(site.built(WHO, &["one"]), [] as [&str; 0], "{count}");
+        site.finish(WHO, "rollback", &["one"]).ok();
+        assert!(fs::read(&artifact).unwrap() == before, "{count}");
+    }
+    panic!("the promotion does not end");
 }

@@ -258,6 +258,14 @@ fn result_with_other_files_is_not_put_back() {
         .code(2)
         .stderr_has(&["one: the result has the artifacts one.cpio.gz, which the project does not"]);
     assert!(contents(&site) == before);
+    // Only the files that the project does not name.
+    site.built(WHO, &["two"]);
+    site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
+    site.write("two/files/srv/two", "changed\n");
+    site.built(WHO, &["two"]);
+    site.finish(WHO, "rollback", &["two"])
+        .code(2)
+        .stderr_has(&["two: the result has the artifacts two.cpio.zst, which"]);
 }
 
 /// Without hard links, builds work as before.
@@ -296,11 +304,27 @@ fn interrupted_build_does_not_lose_the_previous_result() {
     assert_eq!(results(&site, "one"), (vec![second.clone(), first], second));
 }
 
+/// Also a file whose size and times are those of the build.
 #[test]
 fn damaged_kept_file_is_not_put_back() {
     let site = Site::new();
     build_version(&site, "first");
     build_version(&site, "second");
+    let archive = site.out(WHO).join(".overcoat/kept/one/1/files/one.cpio.gz");
+    let whole = fs::read(&archive).unwrap();
+    let modified = fs::metadata(&archive).unwrap().modified().unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(&archive, flipped).unwrap();
+    fs::File::options().write(true).open(&archive).unwrap().set_modified(modified).unwrap();
+    let before = contents(&site);
+    site.finish(WHO, "rollback", &["one"]).code(2).stderr_has(&[
+        "kept/one/1/files/one.cpio.gz: the kept file is missing or was changed",
+        "remove ",
+        "`overcoat rollback --list one`",
+    ]);
+    assert!(contents(&site) == before);
+    fs::write(&archive, whole).unwrap();
     let kept = site.out(WHO).join(".overcoat/kept/one/1/files/one.cpio.gz.manifest.json");
     fs::write(&kept, "{}").unwrap();
     let before = contents(&site);

@@ -1,10 +1,15 @@
 //! Which images of a project are out of date, and why.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
-use crate::project_fixture::{Site, text};
+use serde_json::Value;
+
+use crate::project_fixture::{Site, text, wrapped};
 use crate::snapshot::{self, Transcript};
-use crate::support::stage::{BOTH_USERS, Who};
+use crate::support::stage::{BOTH_USERS, Who, finish};
 
 #[test]
 fn second_build_does_nothing_and_both_privileges_build_the_same_bytes() {
@@ -47,7 +52,7 @@ fn dry_run_lists_images_and_reasons() {
     };
     run("build -n");
     run("build -n tow");
-    site.built(who, &[]);
+    finish(site.stage.overcoat(who).current_dir(site.stage.path("project")).arg("build")).ok();
     run("build -n");
     run("build --explain");
     site.edit("one/files/etc/greeting.j2", "{{ greeting }}", "{{ greeting }}!");
@@ -238,4 +243,144 @@ fn dry_run_lists_the_images_that_a_build_would_build() {
         "images.b.from: `./nothing.tar` does not exist",
         "1 image: ",
     ]);
+}
+
+/// Changes the content of a file, but neither its size nor its modification time.
+fn change_in_place(path: &Path) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let mut content = fs::read(path).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    let file = fs::File::options().write(true).open(path).unwrap();
+    (&file).write_all(&content).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn artifact_that_was_changed_in_place_with_its_times_is_built_again() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &["one"]);
+    let artifact = site.out(who).join("one.cpio.gz");
+    change_in_place(&artifact);
+    let status = site.json(who, "status", &["one"]);
+    let reasons = serde_json::json!(["one.cpio.gz was changed after the build"]);
+    assert_eq!(status["images"][0]["reasons"], reasons);
+    assert_eq!(site.built(who, &["one"]), ["one"]);
+    // Changes of the metadata are no reason.
+    fs::set_permissions(&artifact, Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(&artifact, site.out(who).join("link")).unwrap();
+    assert_eq!(site.built(who, &["one"]), [] as [&str; 0]);
+    // A record without the time of the last change is one of an earlier version.
+    let path = site.out(who).join(".overcoat/one.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for output in record["outputs"].as_array_mut().unwrap() {
+        output["stamp"].as_object_mut().unwrap().remove("changed").unwrap();
+    }
+    fs::write(&path, record.to_string()).unwrap();
+    assert_eq!(site.states(who, &["-n", "one"])[1].1, "up_to_date");
+    change_in_place(&artifact);
+    assert_eq!(site.built(who, &["one"]), ["one"]);
+}
+
+/// The second command after a change of the metadata reads no artifact.
+#[test]
+fn build_records_the_times_of_unchanged_artifacts() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &["one"]);
+    let artifact = site.out(who).join("one.cpio.gz");
+    let stamps = || {
+        let record = fs::read(site.out(who).join(".overcoat/one.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        let ctime = record["outputs"][0]["stamp"]["changed"][1].as_i64().unwrap();
+        (ctime, fs::metadata(&artifact).unwrap().ctime_nsec())
+    };
+    let is_recorded = || stamps().0 == stamps().1;
+    assert!(is_recorded());
+    fs::set_permissions(&artifact, Permissions::from_mode(0o600)).unwrap();
+    assert!(!is_recorded());
+    site.built(who, &["one"]);
+    assert!(is_recorded());
+    // Commands that link artifacts.
+    site.write("one/do", "exit 1\n");
+    site.run(who, &["one"]).code(1);
+    assert!(is_recorded());
+    site.write("one/do", "echo second >/etc/version\n");
+    site.built(who, &["one"]);
+    site.finish(who, "rollback", &["one"]).ok();
+    assert!(is_recorded());
+    let next = site.stage.out(who).join("next.cpio.gz");
+    site.built(who, &["one", "-o", next.to_str().unwrap()]);
+    site.finish(who, "promote", &[next.to_str().unwrap()]).ok();
+    assert!(is_recorded());
+}
+
+/// Opening a FIFO waits for a writer.
+#[test]
+fn other_files_than_regular_ones_are_reported() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &["one"]);
+    for (name, make) in [
+        ("one.cpio.gz", "rm -f one.cpio.gz && mkfifo one.cpio.gz"),
+        ("one.cpio.gz.manifest.json", "mkfifo one.cpio.gz.manifest.json"),
+        ("one.cpio.gz", "mkfifo fifo && ln -s fifo one.cpio.gz"),
+        ("one.cpio.gz", "mkdir one.cpio.gz"),
+        (
+            "one.cpio.gz",
+            "python3 -c 'import socket as s; s.socket(s.AF_UNIX).bind(\"one.cpio.gz\")'",
+        ),
+    ] {
+        let out = site.out(who);
+        site.stage.sh(&format!("cd {}; rm -f {name}; {make}", out.display()));
+        let error = format!("{name}: not a regular file: remove it");
+        let finish = |arguments: &[&str]| {
+            finish(&mut wrapped("timeout", &["60"], &site.command(who, arguments)))
+        };
+        finish(&["-n", "one"]).code(2).stderr_has(&[&error]);
+        finish(&["one"]).code(2).stderr_has(&[&error]);
+        let status = site.json(who, "status", &["one"]);
+        assert!(text(&status["images"][0], "error").contains(&error), "{status}");
+        site.stage.sh(&format!("cd {}; rm -rf {name} fifo", out.display()));
+        assert_eq!(site.built(who, &["one"]), ["one"]);
+    }
+    // A layer, a kept file, a record and a promoted file.
+    let fifo = |path: &Path| {
+        let _ = fs::remove_file(path);
+        site.stage.sh(&format!("mkfifo {}", path.display()));
+        site.stage.give(path, who);
+    };
+    let kept = site.out(who).join(".overcoat/kept/one");
+    site.write("one/do", "echo second >/etc/version\n");
+    site.built(who, &["one"]);
+    let number = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().file_name();
+    fifo(&kept.join(number).join("files/one.cpio.gz"));
+    site.finish(who, "rollback", &["one"]).code(2).stderr_has(&["the kept file is missing"]);
+    let next = site.stage.out(who).join("next.cpio.gz");
+    fifo(&next);
+    let promote = site.finish(who, "promote", &[next.to_str().unwrap()]);
+    promote.code(2).stderr_has(&["next.cpio.gz: not a regular file"]);
+    fifo(&site.out(who).join(".overcoat/one.json"));
+    site.run(who, &["-n", "one", "--explain"]).ok().stderr_has(&["its last build is damaged"]);
+}
+
+#[test]
+fn damaged_record_is_reported() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &["one"]);
+    let path = site.out(who).join(".overcoat/one.json");
+    let record = fs::read_to_string(&path).unwrap();
+    let newer = record.replace("\"schema\": 2", "\"schema\": 3");
+    for (text, reason) in [
+        (&record[..record.len() / 2], "the record of its last build is damaged"),
+        ("", "the record of its last build is damaged"),
+        (&newer, "the record of its last build is of an unknown version of overcoat"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let status = site.json(who, "status", &["one"]);
+        assert_eq!(status["images"][0]["reasons"], serde_json::json!([reason]));
+        assert_eq!(status["images"][0]["state"], "due");
+    }
+    assert_eq!(site.built(who, &["one"]), ["one"]);
 }

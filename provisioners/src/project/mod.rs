@@ -111,7 +111,8 @@ impl Project {
     pub fn find(&self, name: &str) -> Result<usize, String> {
         self.images.iter().position(|image| image.name == name).ok_or_else(|| {
             let names = || self.images.iter().map(|image| image.name.as_str());
-            let help = match nearest(name, names()) {
+            let longer = || names().find(|other| !name.is_empty() && other.starts_with(name));
+            let help = match nearest(name, names()).or_else(longer) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("its images are {}", names().collect::<Vec<_>>().join(", ")),
             };
@@ -284,5 +285,25 @@ impl Member {
             Source::Initrd { .. } => ImageKind::Initrd,
         };
         ImageKind::NAMES.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_images_are_answered_with_similar_or_longer_names() {
+        let text = "images: {base: {from: .}, discovery_overlay: {base: base}}".to_owned();
+        let text = text.replace("{from: .}", "{kind: base, from: .}");
+        let project = Project::parse(Path::new("overcoat.yml"), text).unwrap();
+        for (name, help) in [
+            ("bsae", "did you mean `base`?"),
+            ("discovery", "did you mean `discovery_overlay`?"),
+            ("other", "its images are base, discovery_overlay"),
+        ] {
+            let error = project.find(name).unwrap_err();
+            assert!(error.ends_with(help), "{error}");
+        }
     }
 }

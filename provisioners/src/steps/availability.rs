@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::StepError;
-use super::packages::{APT_ENVIRONMENT, FetchedLists, apt, update_lists};
+use super::packages::{APT_ENVIRONMENT, FetchedLists, apt, first_error, update_lists};
 use crate::machine::{Command, Machine};
 
 /// A package that a step installs.
@@ -36,21 +36,35 @@ pub struct PackageForecast {
     pub fetched: usize,
     /// The total size of these, in bytes.
     pub bytes: u64,
+    /// The error of apt if it cannot install the packages that it finds together. The packages to
+    /// fetch are then unknown.
+    pub problem: Option<String>,
 }
 
-/// Asks apt for the packages. Returns `None` if apt cannot answer, for example without a network;
-/// the step that installs the packages reports that.
+/// What is known about the packages of a plan before its steps run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForecastAnswer {
+    /// The steps install no packages.
+    NoPackages,
+    /// The answer of apt.
+    Known(PackageForecast),
+    /// Apt cannot answer, for example without a network: its first error. The step that installs
+    /// the packages reports the error, too.
+    Unknown(String),
+}
+
+/// Asks apt for the packages.
 pub(crate) fn forecast(
     machine: &mut dyn Machine,
     wanted: &[WantedPackage],
     lists: &mut FetchedLists,
-) -> Result<Option<PackageForecast>, StepError> {
-    if !update_lists(machine, lists)? {
-        return Ok(None);
+) -> Result<ForecastAnswer, StepError> {
+    if let Err(reason) = update_lists(machine, lists)? {
+        return Ok(ForecastAnswer::Unknown(reason));
     }
     let mut names: BTreeSet<&str> = wanted.iter().map(|package| &*package.name).collect();
     let mut found = PackageForecast::default();
-    let mut output = print_uris(machine, &names)?;
+    let (mut output, mut is_complete) = print_uris(machine, &names)?;
     let missing: BTreeSet<&str> =
         names.iter().copied().filter(|name| is_missing(name, &output)).collect();
     if !missing.is_empty() {
@@ -68,7 +82,7 @@ pub(crate) fn forecast(
         found.missing.sort();
         found.missing.dedup();
         names.retain(|name| !missing.contains(name));
-        output = print_uris(machine, &names)?;
+        (output, is_complete) = print_uris(machine, &names)?;
     }
     // 'URL' FILE SIZE HASH
     let sizes = output.lines().filter(|line| line.starts_with('\''));
@@ -77,18 +91,25 @@ pub(crate) fn forecast(
         found.fetched += 1;
         found.bytes = found.bytes.saturating_add(size);
     }
-    Ok(Some(found))
+    if !is_complete {
+        found.problem = Some(first_error(&output).unwrap_or_else(|| "apt-get failed".to_owned()));
+    }
+    Ok(ForecastAnswer::Known(found))
 }
 
-/// Returns apt's output about the installation of packages, without installing them.
-fn print_uris(machine: &mut dyn Machine, names: &BTreeSet<&str>) -> Result<String, StepError> {
+/// Returns apt's output about the installation of packages, without installing them, and whether it
+/// could be planned.
+fn print_uris(
+    machine: &mut dyn Machine,
+    names: &BTreeSet<&str>,
+) -> Result<(String, bool), StepError> {
     if names.is_empty() {
-        return Ok(String::new());
+        return Ok((String::new(), true));
     }
     let command = apt("install").arg("--no-install-recommends").arg("--print-uris").args(names);
     let mut output = Vec::new();
-    machine.run(&command, &mut output)?;
-    Ok(String::from_utf8_lossy(&output).into_owned())
+    let status = machine.run(&command, &mut output)?;
+    Ok((String::from_utf8_lossy(&output).into_owned(), status.success()))
 }
 
 /// Returns the version of a package that apt would install without the wanted version.

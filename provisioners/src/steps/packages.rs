@@ -16,6 +16,9 @@ use crate::machine::{Command, Kind, Machine, MachineError};
 /// The program of apt.
 const APT_GET: &str = "/usr/bin/apt-get";
 
+/// The problem of an image without apt.
+const NO_APT: &str = "the image has no /usr/bin/apt-get, which installs and removes packages";
+
 /// Options of every apt command.
 const APT_OPTIONS: &[&str] = &[
     "-y",
@@ -163,23 +166,32 @@ impl PackageList {
 }
 
 /// Fetches the package lists, at the first attempt only, unless this run has fetched them. Returns
-/// whether they are there.
+/// the reason if they are not there.
 pub(super) fn update_lists(
     machine: &mut dyn Machine,
     lists: &mut FetchedLists,
-) -> Result<bool, StepError> {
+) -> Result<Result<(), String>, StepError> {
     if machine.stat(Path::new(APT_GET))?.is_none() {
-        return Ok(false);
+        return Ok(Err(NO_APT.to_owned()));
     }
     let sources = sources(machine)?;
     if lists.0 != Some(sources) {
         let update = apt("update").args(["-oAcquire::Retries=0", "-oAcquire::http::Timeout=10"]);
-        if !machine.run(&update, &mut ())?.success() {
-            return Ok(false);
+        let mut output = Vec::new();
+        let status = machine.run(&update, &mut output)?;
+        if !status.success() {
+            let error = first_error(&String::from_utf8_lossy(&output));
+            return Ok(Err(error.unwrap_or_else(|| format!("apt-get update failed ({status})"))));
         }
         lists.0 = Some(sources);
     }
-    Ok(true)
+    Ok(Ok(()))
+}
+
+/// Returns the first error in the output of apt, or else the first warning.
+pub(super) fn first_error(output: &str) -> Option<String> {
+    let first = |label: &str| output.lines().find_map(|line| line.strip_prefix(label));
+    first("E: ").or_else(|| first("W: ")).map(|line| line.trim().to_owned())
 }
 
 /// Checks that the image has apt.
@@ -187,9 +199,7 @@ pub(super) fn require_apt(machine: &dyn Machine) -> Result<(), StepError> {
     if machine.stat(Path::new(APT_GET))?.is_some() {
         return Ok(());
     }
-    Err(StepError::Impossible(
-        "the image has no /usr/bin/apt-get, which installs and removes packages".into(),
-    ))
+    Err(StepError::Impossible(NO_APT.into()))
 }
 
 fn package(node: &YamlNode, folder: &Folder) -> Result<RequestedPackage, Box<Mistake>> {

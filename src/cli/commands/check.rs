@@ -242,6 +242,12 @@ fn requests(args: &Args) -> Result<Requests, CommandError> {
     let selection = args.selection(Vec::new())?;
     let request =
         CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
+    let is_of_project =
+        args.what.first().is_some_and(|first| project_images::is_project(Path::new(first)));
+    let count = args.what.iter().filter(|word| is_image(word)).count();
+    if !is_of_project && count > 0 && count < args.what.len() {
+        return mixed_request(args, &request);
+    }
     if paths {
         let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
         if let Some(base) = &args.base {
@@ -298,6 +304,20 @@ fn requests(args: &Args) -> Result<Requests, CommandError> {
         )));
     }
     Ok(found)
+}
+
+/// Returns the check of names of images and paths together: the stack that other commands read.
+fn mixed_request(args: &Args, request: &CheckRequest) -> Result<Requests, CommandError> {
+    if args.base.is_some() {
+        return Err(CommandError::user("--base: give either names of images or paths of overlays"));
+    }
+    args.offset.reject("in a project")?;
+    let words: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
+    let project = args.project.for_images(&words)?;
+    let images = project_images::stack(&words, project.as_ref())?;
+    let lower_layers = usize::from(!args.whole && images.len() > 1);
+    let name = args.what.last().cloned().unwrap_or_default();
+    Ok(vec![CheckRequest { name, images, lower_layers, ..request.clone() }].into())
 }
 
 /// Returns the check of an overlay over another base. From `all`, it includes the lower overlays

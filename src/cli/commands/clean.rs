@@ -1,5 +1,6 @@
 //! `clean`: removes leftovers and kept results.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
@@ -7,12 +8,16 @@ use serde_json::{Value, json};
 
 use crate::build::{Removal, RemovalReason, clean};
 use crate::cli::ui::Ui;
-use crate::cli::ui::error::CommandResult;
-use crate::cli::ui::project_images::{ProjectOption, find_images};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::project_images::{ProjectOption, find_images, is_project};
 use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
+    /// Directory or file of the project (default: that of `--project`)
+    #[arg(value_name = "PROJECT", conflicts_with = "project")]
+    what: Option<String>,
+
     #[command(flatten)]
     project: ProjectOption,
 
@@ -30,7 +35,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
-    let (project, _) = find_images(&[], args.project.file())?;
+    if let Some(word) = args.what.as_ref().filter(|word| !is_project(Path::new(word))) {
+        return Err(CommandError::user(format!(
+            "{word} is not a project: `clean` is for all images of a project: give its directory \
+             or file"
+        )));
+    }
+    let words: Vec<String> = args.what.iter().cloned().collect();
+    let (project, _) = find_images(&words, args.project.file())?;
     let outcome = clean(&project, args.kept, args.dry_run)?;
     if args.json {
         let list = |removals: &[Removal]| removals.iter().map(removal_json).collect::<Vec<_>>();
@@ -39,6 +51,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             "dry_run": args.dry_run,
             "removed": list(&outcome.removed),
             "changed": list(&outcome.changed),
+            "outside": list(&outcome.outside),
         });
         ui.print(&value.to_string())?;
     } else {
@@ -51,6 +64,13 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         ui.status(&format!(
             "{} stays: it was changed after the build; remove it by hand if nothing needs it",
             removal.path.display()
+        ));
+    }
+    for removal in &outcome.outside {
+        ui.status(&format!(
+            "{} stays: it is not in the output directory {}; remove it by hand if nothing needs it",
+            removal.path.display(),
+            project.output.display()
         ));
     }
     let sum = outcome.removed.iter().map(|removal| removal.size).sum();
@@ -71,6 +91,9 @@ fn removal_text(removal: &Removal) -> String {
             format!("result of {image}, which the project does not have any more")
         }
         RemovalReason::Excess | RemovalReason::Kept => format!("kept result of {image}"),
+        RemovalReason::Interrupted => {
+            format!("files of {image} that an interrupted command has left")
+        }
     };
     format!("{} ({}, {reason})", path.display(), size_text(*size))
 }
@@ -80,10 +103,11 @@ fn removal_json(removal: &Removal) -> Value {
         RemovalReason::Leftover => "leftover",
         RemovalReason::FormerImage => "former_image",
         RemovalReason::Excess => "excess",
+        RemovalReason::Interrupted => "interrupted",
         RemovalReason::Kept => "kept",
     };
     json!({
-        "path": removal.path,
+        "path": removal.path.to_string_lossy(),
         "image": removal.image,
         "size": removal.size,
         "reason": reason,

@@ -69,6 +69,9 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         return Ok(ExitCode::from(1));
     }
     let selection = ExtractSelection::new(&nodes);
+    if opened.has_lower_layers {
+        ui.status(&format!("extracting the root of {}", labels(&opened.view).join(" + ")));
+    }
     if let Some(output) = &args.output {
         reject_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
@@ -79,8 +82,9 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
                 false => output.to_string_lossy(),
             };
             return Err(CommandError::user(format!(
-                "{} is an overlay, and {to} would lose {}: give the base before it, or keep the \
-                 overlay as it is",
+                "{} is an overlay, and {to} would lose {}: give the base before it, or \
+                 build the overlay in a format that keeps deletions, with `format: [cpio.gz, tar]` \
+                 in the project or `build --format tar`",
                 lowest_label(&opened),
                 deletions_text(&lost)
             )));

@@ -166,7 +166,7 @@ fn status_json(project: &Project, status: &ProjectStatus) -> Value {
     let images = status.images.iter().map(|image| image_json(project, image));
     let leftovers = status.leftovers.iter().map(|leftover| {
         json!({
-            "path": leftover.path,
+            "path": leftover.path.to_string_lossy(),
             "image": leftover.image,
             "size": leftover.size,
             "changed": leftover.is_touched,
@@ -210,9 +210,13 @@ fn image_json(project: &Project, image: &ImageStatus) -> Value {
 
 /// Returns the JSON report about a result.
 pub(crate) fn result_json(record: &Record) -> Value {
-    let outputs = record.outputs.iter().map(
-        |output| json!({ "file": output.file, "sha256": output.sha256, "size": output.stamp.size() }),
-    );
+    let outputs = record.outputs.iter().map(|output| {
+        json!({
+            "file": output.file.to_string_lossy(),
+            "sha256": output.sha256,
+            "size": output.stamp.size(),
+        })
+    });
     json!({
         "sha256": record.digest(),
         "built": record.built(),

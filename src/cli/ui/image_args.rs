@@ -114,6 +114,8 @@ pub(crate) struct OpenedImages {
     pub(crate) images: Vec<PathBuf>,
     /// Paths inside the images, without the colon.
     pub(crate) paths: Vec<Vec<u8>>,
+    /// Whether the name of an image selected layers below it, too.
+    pub(crate) has_lower_layers: bool,
 }
 
 impl ImageArgs {
@@ -125,7 +127,8 @@ impl ImageArgs {
         let images = self.stack.layers(&words)?;
         let view = StackView::open(&images).map_err(|error| add_hint(error, &images))?;
         reject_host_paths(&view, &images)?;
-        Ok(OpenedImages { ui: ui.clone(), view, images, paths })
+        let has_lower_layers = images.len() > words.len();
+        Ok(OpenedImages { ui: ui.clone(), view, images, paths, has_lower_layers })
     }
 }
 
