@@ -57,8 +57,13 @@ impl RootSettings {
         let SelectedPrivilege { privilege, declined } = self.privilege.select()?;
         tracing::info!(privilege = privilege.name(), "selected");
         if let Some(declined) = declined {
-            let hint = declined.hint().map_or(String::new(), |hint| format!("; for these: {hint}"));
-            let text = format!("working without subordinate ids: {}{hint}", describe(&declined));
+            let lacking = match privilege {
+                Privilege::None => "without subordinate ids",
+                _ => "in a user namespace",
+            };
+            let hint =
+                declined.hint().map_or(String::new(), |hint| format!("; to change it: {hint}"));
+            let text = format!("working {lacking}: {}{hint}", describe(&declined));
             self.report.call(&text);
         }
         Ok(privilege)

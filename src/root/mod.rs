@@ -212,6 +212,11 @@ impl UnstartedRoot {
         };
         let mut plan =
             Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        if plan.network == Network::None && plan.privilege.lacks_loopback() {
+            options.report.call(
+                "warning: the network has no loopback interface, because root lacks CAP_NET_ADMIN",
+            );
+        }
         lay_mount_points(&mounted_tree, &plan)?;
         let mut loans = Loans::new(&mounted_tree, &plan, options.apt_proxy.as_deref())?;
         let shown = loans.refresh(&mounted_tree)?;

@@ -40,6 +40,7 @@ use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 use super::container_marks::{self, ServiceManager};
 use super::error::{Doing, StepFailure, StepResult};
 use super::plan::{Network, Plan};
+use super::privilege::CAP_NET_ADMIN;
 use super::sys::{self, Forked};
 use super::wire::{self, SpawnSession, SpawnSpec};
 use super::{SandboxIdentity, mounts, notify};
@@ -47,9 +48,6 @@ use super::{SandboxIdentity, mounts, notify};
 /// Capabilities that real root would have over the host: CAP_SYS_MODULE, CAP_SYS_BOOT,
 /// CAP_SYS_TIME.
 const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
-/// The capability that changes network settings, and reads the firewall: those of the host where
-/// the network is the host's.
-const CAP_NET_ADMIN: u32 = 12;
 
 /// Runs pid 1.
 pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
@@ -80,6 +78,7 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<ServiceManage
     sys::detach_current_directory().doing("unmounting the host's root")?;
     chdir("/").doing("entering the root")?;
     if !plan.privilege.has_user_namespace() {
+        // It changes network settings and reads the firewall: those of the host.
         let network = (plan.network == Network::Host).then_some(CAP_NET_ADMIN);
         for capability in HOST_CAPABILITIES.into_iter().chain(network) {
             sys::drop_from_bounding_set(capability).doing("dropping capabilities")?;

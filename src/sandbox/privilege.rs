@@ -223,6 +223,18 @@ impl Privilege {
         Ok(Privilege::None)
     }
 
+    /// Whether the supervisor records device nodes although this is root: a container may lack
+    /// `CAP_MKNOD`.
+    pub(super) fn is_root_without_devices(&self) -> bool {
+        *self == Privilege::Root && !has_effective(CAP_MKNOD)
+    }
+
+    /// Whether a network without interfaces has no loopback interface either: a container may lack
+    /// `CAP_NET_ADMIN`.
+    pub(crate) fn lacks_loopback(&self) -> bool {
+        *self == Privilege::Root && !has_effective(CAP_NET_ADMIN)
+    }
+
     /// Returns whether the sandbox has its own user namespace.
     pub fn has_user_namespace(&self) -> bool {
         !matches!(self, Privilege::Root)
@@ -258,6 +270,15 @@ impl Privilege {
     }
 }
 
+pub(super) const CAP_NET_ADMIN: u32 = 12;
+pub(super) const CAP_MKNOD: u32 = 27;
+
+/// Whether this process has an effective capability.
+pub(super) fn has_effective(capability: u32) -> bool {
+    effective_capabilities().is_ok_and(|capabilities| capabilities.has(capability))
+}
+
+const CAP_SETFCAP: u32 = 31;
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 
@@ -306,8 +327,13 @@ pub(super) fn subordinate_id_maps() -> Result<(IdMap, IdMap), MissingRequirement
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let texts = SUBORDINATE_FILES.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let is_elsewhere =
+        fs::read_to_string("/etc/nsswitch.conf").is_ok_and(|text| has_other_source_of_ids(&text));
     let ranges = |which: usize| {
-        let ranges = subordinate_ranges(&texts[which], name.as_deref(), uid.as_raw());
+        let ranges = match &name {
+            Some(name) if is_elsewhere => ask_for_ranges(name, which == 1),
+            _ => subordinate_ranges(&texts[which], name.as_deref(), uid.as_raw()),
+        };
         if ranges.is_empty() {
             let user = name.clone().unwrap_or_else(|| uid.to_string());
             let first = texts.iter().map(|text| first_free(text)).max().unwrap_or_default();
@@ -323,6 +349,38 @@ pub(super) fn subordinate_id_maps() -> Result<(IdMap, IdMap), MissingRequirement
         IdMap::subordinate(uid.as_raw(), &ranges(0)?),
         IdMap::subordinate(Gid::current().as_raw(), &ranges(1)?),
     ))
+}
+
+/// Returns whether nsswitch.conf(5) has another source of subordinate ids than the files, such as
+/// SSSD. The files are not read then.
+fn has_other_source_of_ids(text: &str) -> bool {
+    let sources = text.lines().find_map(|line| line.trim_start().strip_prefix("subid:"));
+    sources.is_some_and(|sources| {
+        let source = sources.split_whitespace().next();
+        source.is_some_and(|source| source != "files" && !source.starts_with('#'))
+    })
+}
+
+/// Returns the user's ranges of ids of users or of groups that getsubids(1) prints: (first, count).
+fn ask_for_ranges(user: &str, groups: bool) -> Vec<(u32, u32)> {
+    let Some(program) = find_program("getsubids") else { return Vec::new() };
+    let mut command = Command::new(program);
+    if groups {
+        command.arg("-g");
+    }
+    let output = command.arg(user).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    parse_ranges(&text.unwrap_or_default())
+}
+
+/// Parses lines such as `0: alice 100000 65536`.
+fn parse_ranges(text: &str) -> Vec<(u32, u32)> {
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().skip(2).map(|field| field.parse::<u32>().ok());
+        let (first, count) = (numbers.next()??, numbers.next()??);
+        (count > 0 && first.checked_add(count).is_some()).then_some((first, count))
+    };
+    text.lines().filter_map(range).collect()
 }
 
 /// Returns the command that extends the calling user's subordinate ranges from the largest mapped
@@ -394,6 +452,10 @@ pub(super) fn user_namespace_hint(errno: i32) -> Option<String> {
     let hint = match errno {
         libc::ENOSPC => "too many namespaces: see /proc/sys/user/max_*_namespaces",
         libc::ENOSYS => "overcoat needs Linux 5.12 or newer",
+        libc::EPERM if Uid::effective().is_root() && !has_effective(CAP_SETFCAP) => {
+            "root needs the capability SETFCAP to map itself: run as another user (in a container: \
+             --user 1000:1000), or start the container with --cap-add SETFCAP"
+        }
         libc::EPERM => {
             "in a container, its seccomp filter may be the cause: start it with \
              --security-opt seccomp=unconfined --device /dev/fuse"
@@ -536,6 +598,21 @@ mod tests {
         assert_eq!(subordinate_ranges(text, None, 7), []);
         assert_eq!(first_free(text), 300_010);
         assert_eq!(first_free("bob:1:2\nmallory:4294967295:1\n"), 100_000);
+    }
+
+    #[test]
+    fn other_sources_of_ids_are_asked() {
+        for (text, other) in [
+            ("passwd: files sss\n", false),
+            ("subid: files\n", false),
+            (" subid:  sss\n", true),
+            ("#subid: sss\nsubid:\n", false),
+        ] {
+            assert_eq!(has_other_source_of_ids(text), other, "{text}");
+        }
+        let text =
+            "0: alice 100000 65536\n1: alice 300000 10\n2: alice x 1\nError fetching ranges\n";
+        assert_eq!(parse_ranges(text), [(100_000, 65536), (300_000, 10)]);
     }
 
     #[test]

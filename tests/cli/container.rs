@@ -1,5 +1,7 @@
 //! The environment that programs in a root see: a container, and devices that cannot be opened.
 
+use std::process::Command;
+
 use crate::support::stage::{BOTH_USERS, EPOCH, REPOSITORY, Stage, Who, finish};
 
 /// Runs the kernel hooks in a root with GRUB.
@@ -79,4 +81,23 @@ fn unusable_device_is_reported_with_alternatives() {
     let script = "mkdir /srv/jail; mount --rbind / /srv/jail
         chroot /srv/jail sh -c 'cd /srv; mknod random c 1 8'; umount -l /srv/jail";
     assert!(run(Who::Unprivileged, script).contains("the device /srv/jail/srv/random is"));
+}
+
+#[test]
+fn root_of_a_container_records_devices_and_has_a_network_of_its_own() {
+    let stage = Stage::new();
+    let output = stage.out(Who::Root).join("o.cpio.gz");
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-mknod,-net_admin", "--"]).arg(stage.path("overcoat"));
+    command.current_dir(stage.out(Who::Root)).env("TMPDIR", stage.temporary(Who::Root));
+    command.args(["run", "--network", "none", "--save"]).arg(&output).arg(stage.debian());
+    command.args(["--", "sh", "-ec", "mknod /srv/disk b 8 1; ls /sys/class/net"]);
+    let finished = finish(&mut command).ok();
+    assert_eq!(finished.text(), "lo\n");
+    finished.stderr_has(&["no loopback interface", "CAP_NET_ADMIN"]);
+    assert!(
+        stage.archive_listing(&output).contains("8,   1"),
+        "{}",
+        stage.archive_listing(&output)
+    );
 }

@@ -39,6 +39,10 @@ pub(super) struct KernelCredentials {
 }
 
 impl KernelCredentials {
+    pub(super) fn add(&mut self, capability: u32) {
+        self.effective |= 1 << capability;
+    }
+
     pub(super) fn has(&self, capability: u32) -> bool {
         Capabilities(self.effective).has(capability)
     }

@@ -303,6 +303,11 @@ impl Call {
         }
     }
 
+    /// Whether this call is one of the `stat` family.
+    pub(super) fn reads_attributes(self) -> bool {
+        matches!(self, Call::Stat { .. } | Call::Fstat(_) | Call::Fstatat(_) | Call::Statx)
+    }
+
     /// Whether the ids of this call have 16 bits.
     pub(super) fn narrow(self) -> bool {
         matches!(

@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::caller::Caller;
 use super::calls::{Call, PathStart};
-use super::credentials::{CredentialTable, Credentials};
+use super::credentials::{CAP_MKNOD, CredentialTable, Credentials};
 use super::owners::OwnerRights;
 use super::paths::PathFinder;
 use super::resolve::Supervised;
@@ -67,6 +67,7 @@ impl Supervisor {
             gids: sandbox.plan.privilege.gids(),
             finder,
             credentials: sandbox.credentials.clone(),
+            root_may_make_devices: sandbox.plan.privilege.is_root_without_devices(),
         };
         let thread = std::thread::Builder::new()
             .name("supervisor".to_owned())
@@ -90,6 +91,8 @@ struct SupervisorThread {
     finder: PathFinder,
     /// The credentials of processes, if the kernel does not know them.
     credentials: Option<Arc<CredentialTable>>,
+    /// Whether root inside has the right to make devices without the kernel's capability.
+    root_may_make_devices: bool,
 }
 
 /// The answer to a call.
@@ -264,7 +267,11 @@ impl SupervisorThread {
             let first = call.first_after_path();
             return executions::answer(passed, &self.finder, table, from, first);
         }
-        // Ids and capabilities in a user namespace made inside are the kernel's.
+        // A user namespace made inside does not change the owners.
+        if let Some(table) = table.filter(|_| call.reads_attributes()) {
+            return attributes::answer_stat(passed, &self.finder, table, call);
+        }
+        // Ids and capabilities in it are the kernel's.
         let namespace = caller.namespace("user").map_err(leave_to_kernel)?;
         if namespace != self.finder.identity.user_namespace {
             return Ok(CallAnswer::Continue);
@@ -283,9 +290,6 @@ impl SupervisorThread {
             (Call::Setrlimit | Call::Prlimit, Some(_)) => {
                 identity::answer_locks_limit(passed, call)
             }
-            (Call::Stat { .. } | Call::Fstat(_) | Call::Fstatat(_) | Call::Statx, Some(table)) => {
-                attributes::answer_stat(passed, &self.finder, table, call)
-            }
             (Call::Access(_) | Call::Faccessat2, Some(table)) => {
                 attributes::answer_access(passed, &self.finder, table, call)
             }
@@ -297,7 +301,12 @@ impl SupervisorThread {
     fn rights(&self, caller: Caller) -> Result<OwnerRights, CallAnswer> {
         match &self.credentials {
             Some(table) => table.of(caller.tid).map(OwnerRights::Daemon),
-            None => caller.credentials(&self.uids, &self.gids).map(OwnerRights::Kernel),
+            None => caller.credentials(&self.uids, &self.gids).map(|mut found| {
+                if self.root_may_make_devices && found.uid == 0 {
+                    found.add(CAP_MKNOD);
+                }
+                OwnerRights::Kernel(found)
+            }),
         }
         .map_err(leave_to_kernel)
     }

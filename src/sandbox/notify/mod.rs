@@ -44,6 +44,9 @@ pub(super) fn install(privilege: &Privilege) -> StepResult<Option<OwnedFd>> {
         credentials::carry_root().doing("setting the limit of locks")?;
     }
     let program = filter::build(match privilege {
+        Privilege::Root if privilege.is_root_without_devices() => {
+            PassedCalls::BeyondMap { uid: privilege.max_uid(), gid: privilege.max_gid() }
+        }
         Privilege::Root => PassedCalls::Executions,
         Privilege::Subordinate { .. } => {
             PassedCalls::BeyondMap { uid: privilege.max_uid(), gid: privilege.max_gid() }
