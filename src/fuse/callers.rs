@@ -1,5 +1,5 @@
-//! The ids of the processes that make requests, and the checks of their rights that the kernel cannot
-//! do.
+//! The ids of the processes that make requests, and the checks of their rights that the kernel
+//! cannot do.
 //!
 //! Where the kernel knows only one id, it takes each process for root and every object for root's,
 //! and allows everything. The daemon then checks requests that change names and attributes. It

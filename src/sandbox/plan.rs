@@ -118,8 +118,8 @@ impl Plan {
 /// Directories that always have their own mount.
 pub(super) const SYSTEM_MOUNTS: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
-/// Directories of the tree that are shown as `/run` and `/tmp` where the sandbox has no file systems
-/// in memory for these. `/dev` is mounted over them.
+/// Directories of the tree that are shown as `/run` and `/tmp` where the sandbox has no file
+/// systems in memory for these. `/dev` is mounted over them.
 pub(super) const TREE_RUN: &str = "dev/.overcoat/run";
 pub(super) const TREE_TMP: &str = "dev/.overcoat/tmp";
 

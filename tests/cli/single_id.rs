@@ -155,8 +155,8 @@ except PermissionError:
 child('hidden', hidden)
 "#;
 
-/// A program that attacks the supervisor: with threads that change the path of a call, with children
-/// that are killed in calls, by other system call tables and by ways around the filter.
+/// A program that attacks the supervisor: with threads that change the path of a call, with
+/// children that are killed in calls, by other system call tables and by ways around the filter.
 const HOSTILE: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>

@@ -10,9 +10,10 @@
 //!
 //! `tree` reads the directory, `global_variables` the variables for all images, `wrappers` the
 //! wrapper playbooks, `settings` converts variables to settings of a project, `releases` knows
-//! releases of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out` explains
-//! config files without an image, `project_writer` writes the project file, `addition` adds images
-//! to an existing one, and `obsolete` searches the roles for text whose meaning has changed.
+//! releases of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out`
+//! explains config files without an image, `project_writer` writes the project file, `addition`
+//! adds images to an existing one, and `obsolete` searches the roles for text whose meaning has
+//! changed.
 
 mod addition;
 mod global_variables;

@@ -116,7 +116,10 @@ const fn narrow(call: IdentityCall) -> Call {
 /// Every call that is passed to the daemon: architecture, number, call.
 pub(super) const CALLS: [(Arch, u32, Call); 146] = {
     use Call::{Access, Execute, Faccessat2, Fstat, Fstatat, Mknod, Stat, Statx};
-    use IdentityCall::*;
+    use IdentityCall::{
+        Capget, Capset, Getegid, Geteuid, Getgid, Getgroups, Getresgid, Getresuid, Getuid,
+        Setfsgid, Setfsuid, Setgid, Setgroups, Setregid, Setresgid, Setresuid, Setreuid, Setuid,
+    };
     use PathStart::{Descriptor, WorkingDirectory};
     [
         (X86_64, 133, Mknod(WorkingDirectory)),

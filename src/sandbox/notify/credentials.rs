@@ -80,7 +80,8 @@ impl Ids {
         capable: bool,
     ) -> Result<Self, Errno> {
         let may_be_real = real.is_none_or(|id| id == self.real || id == self.effective);
-        if !capable && !(may_be_real && effective.is_none_or(|id| self.has(id))) {
+        let may_set = may_be_real && effective.is_none_or(|id| self.has(id));
+        if !(capable || may_set) {
             return Err(Errno::EPERM);
         }
         let mut new = self;

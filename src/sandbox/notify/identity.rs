@@ -10,8 +10,8 @@ use super::listener::{AnswerResult, CallAnswer, PassedCall, leave_to_kernel};
 
 /// The id that 16 bits stand for if the true one needs more.
 const OVERFLOW_ID: u16 = 65534;
-/// The versions of the header of `capget(2)` and `capset(2)`, and the number of 32-bit words in each
-/// set.
+/// The versions of the header of `capget(2)` and `capset(2)`, and the number of 32-bit words in
+/// each set.
 const CAPABILITY_VERSIONS: [(u32, usize); 3] =
     [(0x1998_0330, 1), (0x2007_1026, 2), (0x2008_0522, 2)];
 const CURRENT_CAPABILITY_VERSION: u32 = 0x2008_0522;
@@ -23,7 +23,10 @@ pub(super) fn answer(
     call: IdentityCall,
     narrow: bool,
 ) -> AnswerResult {
-    use IdentityCall::*;
+    use IdentityCall::{
+        Capget, Capset, Getegid, Geteuid, Getgid, Getgroups, Getresgid, Getresuid, Getuid,
+        Setfsgid, Setfsuid, Setgid, Setgroups, Setregid, Setresgid, Setresuid, Setreuid, Setuid,
+    };
     let old = table.of(passed.caller.tid).map_err(leave_to_kernel)?;
     let shown = |id: u32| match narrow {
         true => u16::try_from(id).unwrap_or(OVERFLOW_ID).into(),

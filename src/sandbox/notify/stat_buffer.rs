@@ -1,5 +1,5 @@
-//! Encodes attributes as the structures of `stat(2)` and `statx(2)` (`arch/*/include/uapi/asm/stat.h`,
-//! `include/uapi/linux/stat.h`).
+//! Encodes attributes as the structures of `stat(2)` and `statx(2)`
+//! (`arch/*/include/uapi/asm/stat.h`, `include/uapi/linux/stat.h`).
 
 use nix::errno::Errno;
 
