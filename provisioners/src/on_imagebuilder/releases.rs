@@ -45,7 +45,11 @@ pub(super) fn advice(release: &str, archive: Option<&DebianArchive>, kernels: &[
     };
     let kernel = match kernels {
         [] => String::new(),
-        names => format!(" Write the version of a kernel of that release to {}.", names.join(", ")),
+        names => format!(
+            " Write the version of a kernel of that release to {}, and wherever else this file has \
+             the old one.",
+            names.join(", ")
+        ),
     };
     format!(
         "{release} is end of life: current mirrors do not have it, or its Python is too old for \

@@ -112,7 +112,7 @@ fn tree_of_an_old_release_has_packages_of_supported_releases() {
             "Check: {release} is end of life: current mirrors do not have it, or its Python is \
              too old for Ansible. Write a supported release, such as noble, for each {release} in \
              this file, and delete this comment. Write the version of a kernel of that release to \
-             my_kernel_version. For a release of Debian, such as bookworm, also delete `mirror`"
+             my_kernel_version, and wherever else this file has the old one. For a release of Debian, such as bookworm, also delete `mirror`"
         );
         assert_eq!(text.contains(&advice), is_old, "{text}");
         let note = format!(
