@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid, User};
 
 use super::error::{During, SandboxError};
 use super::requirement::MissingRequirement;
+use super::sys;
 
 /// A range of `count` ids, from `inside` in the namespace and from `outside` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -491,9 +492,7 @@ pub(super) fn check_root() -> Result<(), SandboxError> {
 }
 
 fn effective_capabilities() -> Result<Capabilities, SandboxError> {
-    let status = fs::read_to_string("/proc/self/status").during("reading /proc/self/status")?;
-    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or("0");
-    Ok(Capabilities(u64::from_str_radix(hex.trim(), 16).unwrap_or(0)))
+    sys::effective_capabilities().map(Capabilities).during("reading the capabilities")
 }
 
 /// Opens the FUSE device for a mount.

@@ -45,6 +45,17 @@ pub(super) fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in a path or name"))
 }
 
+/// Returns the effective capabilities of this thread. Not from `/proc`, which may not be there.
+pub(super) fn effective_capabilities() -> io::Result<u64> {
+    // Version 3, and this thread.
+    let header: [u32; 2] = [0x2008_0522, 0];
+    // Effective, permitted and inheritable: the low words, then the high ones.
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: the kernel reads the header and writes both sets, as the version says.
+    done(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
+    Ok(u64::from(sets[0][0]) | u64::from(sets[1][0]) << 32)
+}
+
 /// The result of `fork(2)`.
 pub(super) enum Forked {
     /// In the child.
