@@ -3,7 +3,7 @@
 //!
 //! Where the kernel knows only one id, it takes each process for root and every object for root's,
 //! and allows everything. The daemon then checks requests that change names and attributes. It
-//! cannot check who opens a file: the kernel does not send this.
+//! cannot check the opening of files, which the kernel does not send.
 
 use std::sync::Arc;
 
