@@ -29,10 +29,7 @@ pub trait Supervised: Send + Sync {
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno>;
 
     /// Whether a lookup of `name` in `dir` must reach the mount, because it has an effect there.
-    fn has_effect(&self, dir: u64, name: &[u8]) -> bool {
-        let _ = (dir, name);
-        false
-    }
+    fn has_effect(&self, dir: u64, name: &[u8]) -> bool;
 
     /// Returns the parent of the directory `dir`; the root is its own parent.
     ///
@@ -378,6 +375,10 @@ mod tests {
 
         fn parent(&self, dir: u64) -> Result<u64, Errno> {
             Ok(self.path(dir).rsplit_once('/').map_or(ROOT, |(parent, _)| self.ino(parent)))
+        }
+
+        fn has_effect(&self, _: u64, _: &[u8]) -> bool {
+            false
         }
 
         /// Directories called `private` belong to user 5, who alone may search them.
