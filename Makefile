@@ -13,7 +13,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 target := $(or $(CARGO_TARGET_DIR),target)
 program := $(target)/release/overcoat
 
-.PHONY: help all demo test field boots check fuzz soak tsan bench install uninstall clean
+.PHONY: help all demo test field boots check fuzz soak tsan bench install uninstall deb static release clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,9 @@ help:
 	@echo 'make all       build $(program)'
 	@echo 'make install   install into PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove the installed files'
+	@echo 'make deb       build a Debian package in build/release'
+	@echo 'make static    build a program without shared libraries in build/release'
+	@echo 'make release   both, and SHA256SUMS'
 	@echo 'make clean     remove all build results'
 
 all: $(program)
@@ -38,11 +41,11 @@ all: $(program)
 .PHONY: $(program)
 $(program):
 	@.ci/machine.sh build
-	$(CARGO) build --release --locked --package overcoat
+	@.ci/release.sh
 
 demo:
 	@.ci/machine.sh build demo $(if $(BOOT),boots)
-	$(CARGO) build --release --locked --package overcoat
+	@.ci/release.sh
 	@examples/demo.sh $(program) $(if $(BOOT),boot)
 
 test:
@@ -86,7 +89,7 @@ tsan:
 
 bench:
 	@.ci/machine.sh build demo test
-	$(CARGO) build --release --locked --package overcoat
+	@.ci/release.sh
 	benches/compare.sh
 
 # Completions, one file for each shell, and manual pages.
@@ -113,6 +116,29 @@ uninstall:
 	rm -f $(manual)/overcoat.1 $(manual)/overcoat-*.1
 	@rm -f $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat 2>/dev/null || \
 		echo '$(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat is not removed: only root can remove it'
+
+# Releases: the files have the same bytes on each machine with the same versions of Rust and Debian.
+releases := build/release
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+host = $(shell uname -m)
+
+deb:
+	@.ci/machine.sh build deb
+	@[ "$$(dpkg-parsechangelog --show-field Version)" = '$(version)' ] || \
+		{ echo 'debian/changelog lacks an entry for version $(version)' >&2; exit 1; }
+	rm -f $(releases)/overcoat_*.deb
+	mkdir -p $(releases)
+	debian/rules binary OUTPUT=$(releases)
+	debian/rules clean
+
+static:
+	@.ci/machine.sh build
+	@.ci/release.sh --static
+	mkdir -p $(releases)
+	strip -o $(releases)/overcoat-$(version)-$(host) $(target)/$(host)-unknown-linux-gnu/release/overcoat
+
+release: deb static
+	cd $(releases) && sha256sum overcoat_*.deb overcoat-$(version)-$(host) >SHA256SUMS
 
 clean:
 	rm -rf build

@@ -247,6 +247,16 @@ impl Plan {
         Ok(found)
     }
 
+    /// Returns the highest user or group id that a step names; 0 if none does. Scripts and roles are
+    /// not examined.
+    pub fn highest_id(&self) -> u32 {
+        let id = |step: &PlannedStep| match step {
+            PlannedStep::Action { action, .. } => action.highest_id(),
+            _ => 0,
+        };
+        self.steps.iter().map(|(_, step)| id(step)).max().unwrap_or(0)
+    }
+
     /// Returns the files and lines of the roles' tasks that may install packages that are not known
     /// before they run.
     ///

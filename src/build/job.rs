@@ -21,7 +21,7 @@ use crate::image::drivers;
 use crate::root::machine::RootMachine;
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
-use crate::sandbox::{CommandSpec, Network, Signals, default_environment, relay};
+use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
@@ -41,9 +41,9 @@ pub fn build(
     }
     let job = BuildJob::new(image, options, reporter)?;
     let signals = Signals::take()?;
-    let privilege = options.root.select_privilege()?;
-    let root = job.compose()?.start(privilege)?;
-    job.finish(root, signals)
+    let root = job.compose()?;
+    let privilege = job.select_privilege(&root)?;
+    job.finish(root.start(privilege)?, signals)
 }
 
 /// Reports the packages of an image that apt does not find, and the size of those to fetch, or why
@@ -78,7 +78,9 @@ pub fn forecast(
     reporter.status("asking the mirrors for the packages");
     let signals = Signals::take()?;
     let root = root_options(image, options, layers.paths(), XattrSupport::None);
-    let root = UnstartedRoot::new(root)?.start(options.root.select_privilege()?)?;
+    let root = UnstartedRoot::new(root)?;
+    let privilege = options.root.select_privilege_for(root.highest_owner()?)?;
+    let root = root.start(privilege)?;
     let mut environment = default_environment(std::env::vars_os());
     root.add_environment(&mut environment);
     let mut machine = RootMachine::new(&root, &signals, environment)?;
@@ -196,6 +198,12 @@ impl<'a> BuildJob<'a> {
     /// Opens the layers and composes the root.
     pub(super) fn compose(&self) -> Result<UnstartedRoot, BuildError> {
         Ok(UnstartedRoot::new(self.options.clone())?)
+    }
+
+    /// Returns the privilege for `root` and the plan.
+    pub(super) fn select_privilege(&self, root: &UnstartedRoot) -> Result<Privilege, BuildError> {
+        let highest = root.highest_owner()?.max(self.plan.highest_id());
+        Ok(self.settings.root.select_privilege_for(highest)?)
     }
 
     /// Runs the provisioners in `root` and seals the changes.

@@ -38,15 +38,16 @@ pub(super) fn build(
     let mut job = BuildJob::new(image, options, reporter)?;
     // Reports a difference between the base and its source.
     let mut warn = |note: String| reporter.warning(&note);
-    let privilege = options.root.select_privilege()?;
     let composed = job.compose()?;
-    match root {
+    let privilege = match root {
         Root::Debian(debootstrap) => {
+            let privilege = job.select_privilege(&composed)?;
             let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
             let (epoch, tree) = (job.epoch, composed.tree());
             let output = install(debootstrap, proxy, epoch, log, &privilege, tree, reporter)?;
             job.first_log = format!("=== mmdebstrap\n{output}").into_bytes();
             remove_copies(composed.mounted_tree())?;
+            privilege
         }
         Root::From(path) => {
             reporter.status(&format!("importing {}", path.display()));
@@ -56,8 +57,9 @@ pub(super) fn build(
             report_paths(change, &removed, &**reporter);
             let added = import::add_mount_points(composed.tree())?;
             report_paths("added the missing mount points", &added, &**reporter);
+            job.select_privilege(&composed)?
         }
-    }
+    };
     let signals = Signals::take()?;
     let root = composed.start(privilege)?;
     job.finish(root, signals)

@@ -10,7 +10,9 @@ use provisioners::image::ImageLocation;
 use super::error::BuildError;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, default_upper_limit};
-use crate::sandbox::{Bind, Network, Privilege, PrivilegeChoice, SandboxError, SelectedPrivilege};
+use crate::sandbox::{
+    Bind, Network, Privilege, PrivilegeChoice, SandboxError, SelectedPrivilege, widening_command,
+};
 use crate::seal::{ArchiveFormat, Format, SealOptions};
 use crate::text::error::describe;
 
@@ -66,6 +68,30 @@ impl RootSettings {
             let text = format!("working {lacking}: {}{hint}", describe(&declined));
             self.report.call(&text);
         }
+        Ok(privilege)
+    }
+
+    /// Returns the privilege for a root with owners up to `highest`: `none` instead of
+    /// `subordinate` if the user's subordinate ids end below it and no privilege was requested,
+    /// because only `none` shows such owners to programs. Reports it.
+    ///
+    /// # Errors
+    /// As for [`RootSettings::select_privilege`].
+    pub(crate) fn select_privilege_for(&self, highest: u32) -> Result<Privilege, SandboxError> {
+        let selected = self.select_privilege()?;
+        let max = selected.max_uid().min(selected.max_gid());
+        let is_beyond = matches!(selected, Privilege::Subordinate { .. }) && highest > max;
+        if !is_beyond || self.privilege != PrivilegeChoice::Auto {
+            return Ok(selected);
+        }
+        let privilege = Privilege::none()?;
+        let command = widening_command(max, (highest, highest));
+        let hint =
+            command.map_or(String::new(), |command| format!("; to use them, as root: {command}"));
+        self.report.call(&format!(
+            "working without subordinate ids: the image has owners up to {highest}, and your \
+             subordinate ids end at {max}{hint}"
+        ));
         Ok(privilege)
     }
 

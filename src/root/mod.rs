@@ -196,6 +196,21 @@ impl UnstartedRoot {
         &self.mounted_tree
     }
 
+    /// Returns the highest id of an owner in the layers and in what was added to the tree, or a
+    /// higher one. Directories of the host as layers are not examined.
+    ///
+    /// # Errors
+    /// Fails if a layer cannot be read.
+    pub(crate) fn highest_owner(&self) -> Result<u32, RootError> {
+        let mut highest = 0;
+        for layer in &self.layers.layers {
+            highest = highest.max(layer.highest_owner().map_err(FsError::from)?);
+        }
+        let added = self.tree().delta()?;
+        let owners = added.entries.iter().filter_map(|entry| entry.object);
+        Ok(owners.map(|object| object.attr.uid.max(object.attr.gid)).fold(highest, u32::max))
+    }
+
     /// Makes a sandbox for the tree and serves it. Call it before starting threads.
     ///
     /// # Errors

@@ -47,14 +47,14 @@ pub(crate) fn foreign_owner_warnings(owners: Option<ForeignOwners>) -> Vec<Strin
     let first = first.map_or(String::new(), |path| format!(" (first at /{})", escape(path)));
     let max = owners.max;
     let widen = match widening_command(max, owners.highest) {
-        Some(command) => format!("to map them, as root: {command}"),
-        None => "no free range of subordinate ids is large enough to map them".to_owned(),
+        Some(command) => format!(", or map them, as root: {command}"),
+        None => String::new(),
     };
     let mut warnings = vec![format!(
         "owners such as {actual}{first} are above your range of subordinate ids, which ends at \
          {max}, so programs in the root saw aliases such as {alias}; the artifact has the actual \
          owners, but ids that programs wrote into files, such as tar archives, are the aliases; \
-         {widen}"
+         to show them the actual owners, use --privilege none{widen}"
     )];
     if owners.overflowed {
         warnings.push(

@@ -21,7 +21,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, getgid, getuid};
 
 use super::error::{During, SandboxError};
-use super::privilege::{find_program, open_fuse_device};
+use super::host::find_program;
+use super::privilege::open_fuse_device;
 use super::requirement::MissingRequirement;
 use super::{mountinfo, sys};
 

@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid};
 
 use super::error::{During, SandboxError};
+use super::host::{find_program, user_name};
 use super::requirement::MissingRequirement;
 use super::sys;
 
@@ -326,7 +327,7 @@ pub(super) fn may_gain_privileges() -> bool {
 /// Returns the id maps that a user namespace of the calling user can have.
 pub(super) fn subordinate_id_maps() -> Result<(IdMap, IdMap), MissingRequirement> {
     let uid = Uid::current();
-    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let name = user_name(uid);
     let texts = SUBORDINATE_FILES.map(|file| fs::read_to_string(file).unwrap_or_default());
     let is_elsewhere =
         fs::read_to_string("/etc/nsswitch.conf").is_ok_and(|text| has_other_source_of_ids(&text));
@@ -389,7 +390,7 @@ fn parse_ranges(text: &str) -> Vec<(u32, u32)> {
 pub(crate) fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> {
     let (user, group) = highest;
     let uid = Uid::current();
-    let name = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
+    let name = user_name(uid).unwrap_or_else(|| uid.to_string());
     let mut command = "usermod".to_owned();
     for (file, option, highest) in [
         (SUBORDINATE_FILES[0], "--add-subuids", user),
@@ -537,15 +538,6 @@ pub(super) fn user_namespaces_are_on() -> Result<(), MissingRequirement> {
         ));
     }
     Ok(())
-}
-
-/// Finds a program in `PATH`, then in the standard directories.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
 }
 
 /// The files with the subordinate ids of users and of groups.

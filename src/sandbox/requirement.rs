@@ -3,6 +3,9 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
+
+use crate::text::escape::shell_word;
 
 /// A requirement that this machine does not meet, and how root fixes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,10 @@ impl fmt::Display for MissingRequirement {
         f.write_str(&self.problem)
     }
 }
+
+/// The AppArmor profile of the Debian package, and the program that it is for.
+const APPARMOR_PROFILE: &str = "/etc/apparmor.d/overcoat";
+const PACKAGED_PROGRAM: &str = "/usr/bin/overcoat";
 
 const WITH_FUSE: &str = "--device /dev/fuse";
 
@@ -57,11 +64,13 @@ impl MissingRequirement {
         MissingRequirement::new(format!("unprivileged user namespaces are off ({setting})"), remedy)
     }
 
-    /// AppArmor restricts what ordinary users can do in their user namespaces.
+    /// AppArmor restricts what ordinary users can do in their user namespaces. A profile allows
+    /// them to this program alone.
     pub(super) fn apparmor() -> Self {
+        let program = std::env::current_exe().unwrap_or_else(|_| PACKAGED_PROGRAM.into());
         MissingRequirement::new(
             "AppArmor restricts unprivileged user namespaces",
-            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            apparmor_remedy(&program, Path::new(APPARMOR_PROFILE).exists()),
         )
     }
 
@@ -85,5 +94,43 @@ impl MissingRequirement {
     pub(super) fn set_user_id(program: &str, problem: &str) -> Self {
         let remedy = "apt install --reinstall uidmap";
         MissingRequirement::new(format!("{program} cannot map ids: {problem}"), remedy)
+    }
+}
+
+/// Returns the command that loads a profile for `program`, and writes it first unless the Debian
+/// package has installed it.
+fn apparmor_remedy(program: &Path, packaged: bool) -> String {
+    if packaged && program == Path::new(PACKAGED_PROGRAM) {
+        return format!("apparmor_parser --replace {APPARMOR_PROFILE}");
+    }
+    // The usual name of a profile is the path with dots.
+    let path = program.to_string_lossy();
+    let name = path.trim_start_matches('/').replace('/', ".");
+    let file = format!("/etc/apparmor.d/{name}");
+    let file = shell_word(&file);
+    let profile = format!("abi <abi/4.0>, profile \"{path}\" flags=(unconfined) {{ userns, }}");
+    let profile = shell_word(&profile);
+    format!("echo {profile} >{file} && apparmor_parser --replace {file}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_for_apparmor_is_a_profile_of_this_program() {
+        let remedy = |path: &str, packaged| apparmor_remedy(Path::new(path), packaged);
+        let load = "apparmor_parser --replace /etc/apparmor.d/overcoat";
+        assert_eq!(remedy("/usr/bin/overcoat", true), load);
+        for (path, packaged) in [("/usr/bin/overcoat", false), ("/usr/local/bin/overcoat", true)] {
+            let name = path[1..].replace('/', ".");
+            assert_eq!(
+                remedy(path, packaged),
+                format!(
+                    "echo 'abi <abi/4.0>, profile \"{path}\" flags=(unconfined) {{ userns, }}' \
+                     >/etc/apparmor.d/{name} && apparmor_parser --replace /etc/apparmor.d/{name}"
+                )
+            );
+        }
     }
 }

@@ -48,6 +48,15 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     (escape(&path) == text).then_some(path)
 }
 
+/// Returns `text` as a word of a shell, in quotes if necessary.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_word = |c: char| c.is_alphanumeric() || "_-./:,+@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_word) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+    }
+}
+
 /// Escapes foreign text, such as a message that contains a name: characters that could control a
 /// terminal, or make one name look like another, are written as [`escape`] writes them. Backslashes
 /// are unchanged.

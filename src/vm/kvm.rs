@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgroups};
+use nix::unistd::{Gid, Uid, getgroups};
 
-use crate::sandbox::find_program;
+use crate::sandbox::{find_program, group, user_name};
 
 /// The device of KVM.
 pub(crate) const DEVICE: &str = "/dev/kvm";
@@ -45,18 +45,18 @@ pub(crate) fn remedy(error: &io::Error) -> Option<KvmRemedy> {
         let advice = "the device cgroup denies it: start the container with --device /dev/kvm";
         return Some(KvmRemedy { command: None, advice: Some(advice) });
     }
-    let user = User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
+    let user = user_name(Uid::current());
     let group = std::fs::metadata(Path::new(DEVICE)).ok().and_then(|meta| {
         let gid = Gid::from_raw(meta.gid());
         let is_useful = meta.mode() & GROUP_ACCESS == GROUP_ACCESS && gid.as_raw() != 0;
         let is_member = gid == Gid::effective() || getgroups().is_ok_and(|all| all.contains(&gid));
         // Membership that does not help: an access control list decides.
-        let group = Group::from_gid(gid).ok().flatten()?;
+        let group = group(gid)?;
         (is_useful && !is_member).then_some(group)
     });
     let name = user.unwrap_or_else(|| Uid::current().to_string());
     Some(match group {
-        Some(group) if group.mem.contains(&name) => KvmRemedy {
+        Some(group) if group.members.contains(&name) => KvmRemedy {
             command: None,
             advice: Some("log in again: this session began before the user joined the group"),
         },

@@ -82,8 +82,12 @@ pub(crate) fn attempt(
 ) -> Finished {
     let (shown, run) = words(stage);
     let mut command = stage.overcoat(who);
-    command.arg("run").args(layers).args(["--bind", &shown, "--env"]);
-    command.arg(format!("{TASK}={task}"));
+    command.arg("run").args(layers).args(["--bind", &shown]);
+    // The base has owners above the subordinate ids, which the default shows with a single id.
+    if who == Who::Unprivileged {
+        command.args(["--privilege", "subordinate"]);
+    }
+    command.arg("--env").arg(format!("{TASK}={task}"));
     set(&mut command);
     command.arg("--").args(run);
     finish(&mut command)

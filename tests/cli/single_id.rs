@@ -40,6 +40,68 @@ fn programs_see_the_owners_that_they_set() {
     }
 }
 
+/// Uses the owners 200001 and 300000 in the ways of programs that copy or become an owner.
+const BEYOND: &str = "
+    cd /srv/home; stat -c '%u:%g %n' * | sort
+    sed -i s/a/b/ edited; cp -a edited copied; mv edited /tmp/m; mv /tmp/m moved
+    tar cf /tmp/t copied; mkdir out; tar xf /tmp/t -C out; rm -r copied
+    useradd --badname -u 200005 -m -d /srv/new beyond || test $? = 12
+    setpriv --reuid 200001 --regid 300000 --clear-groups \
+      sh -c 'id -u; id -g; echo text >>moved; mkdir made; mkdir /root/x || echo denied'
+    su beyond -s /bin/sh -c 'echo >/srv/new/file; id -u'
+    stat -c '%u:%g %n' * out/* /srv/new/* | sort
+    rm /tmp/t; rm -f /etc/*-";
+
+#[test]
+fn owners_above_the_subordinate_ids_are_shown_truly() {
+    let stage = Stage::new();
+    stage.sh(
+        "mkdir -p layer/srv/home; cd layer/srv/home; echo a >edited; echo a >other
+              chown -R 200001:300000 .; cd ../..; find . | cpio -o -H newc --quiet >../beyond.cpio",
+    );
+    let outputs = [Who::Root, Who::Unprivileged].map(|who| {
+        let output = stage.out(who).join("beyond.cpio.gz");
+        let mut command = stage.overcoat(who);
+        command.arg("run").arg(stage.debian()).arg(stage.path("beyond.cpio"));
+        command.arg("--save").arg(&output).args(["--no-manifest", "--", "sh", "-euc", BEYOND]);
+        let mut done = finish(command.env("SOURCE_DATE_EPOCH", "0")).ok();
+        if who == Who::Unprivileged {
+            done = done.stderr_has(&["owners up to 300000", "usermod --add-subuids"]);
+        }
+        (done.text(), std::fs::read(output).unwrap())
+    });
+    assert_eq!(outputs[0].0, outputs[1].0);
+    assert!(outputs[0].1 == outputs[1].1, "the archives differ");
+    for line in ["200001:300000 edited", "200001:300000 made", "200005:1000 /srv/new/file"] {
+        assert!(outputs[0].0.contains(line), "{line}: {}", outputs[0].0);
+    }
+}
+
+#[test]
+fn users_above_the_subordinate_ids_can_be_used_by_later_steps() {
+    let stage = Stage::new();
+    stage.write(
+        "p/provisioner.yml",
+        "steps:
+           - groups: [{name: beyond, gid: 300000}]
+           - users: [{name: beyond, uid: 200001, group: beyond}]
+           - script: use\n",
+    );
+    stage.write("p/use", "su beyond -c 'id -u >~/id; id -g >>~/id'\n");
+    let base = stage.debian();
+    let image = format!("base: {}\nprovisioner: p\nnetwork: none\n", base.display());
+    let image = stage.write("image.yml", image);
+    let archives = [Who::Root, Who::Unprivileged].map(|who| {
+        let output = stage.out(who).join("users.cpio.gz");
+        let mut command = stage.overcoat(who);
+        command.arg("build").arg(&image).arg("-o").arg(&output);
+        finish(command.env("SOURCE_DATE_EPOCH", "0")).ok();
+        assert_eq!(stage.archived_file(&output, "home/beyond/id"), "200001\n300000\n");
+        std::fs::read(output).unwrap()
+    });
+    assert!(archives[0] == archives[1], "the archives differ");
+}
+
 #[test]
 fn processes_have_the_credentials_that_they_set() {
     let stage = Stage::new();

@@ -89,6 +89,15 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Returns the highest id of an owner in the layer, or a higher one; 0 if that is unknown before
+    /// the whole layer is read.
+    ///
+    /// # Errors
+    /// Fails if the image cannot be read.
+    fn highest_owner(&self) -> Result<u32, LayerError> {
+        Ok(0)
+    }
+
     /// Returns the attributes of an object.
     ///
     /// A directory's `nlink` is below 2 if the layer does not count subdirectories, and the tree

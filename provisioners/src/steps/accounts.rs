@@ -50,6 +50,11 @@ struct User {
 }
 
 impl Groups {
+    /// Returns the highest id that the groups name; 0 if they name none.
+    pub(crate) fn highest_id(&self) -> u32 {
+        self.0.iter().filter_map(|group| group.gid).max().unwrap_or(0)
+    }
+
     /// Reads a list of names, or of `{name: …, gid: …}`.
     pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         let group = |node: &YamlNode| {
@@ -98,6 +103,12 @@ impl Groups {
 }
 
 impl Users {
+    /// Returns the highest id that the users name; 0 if they name none.
+    pub(crate) fn highest_id(&self) -> u32 {
+        let group = |user: &User| user.group.as_deref().and_then(|group| group.parse().ok());
+        self.0.iter().filter_map(|user| user.uid.max(group(user))).max().unwrap_or(0)
+    }
+
     /// Reads a list of names, or of mappings with the keys of a user.
     pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         Ok(Self(node.list()?.iter().map(User::parse).collect::<Result<_, _>>()?))

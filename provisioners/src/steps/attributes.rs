@@ -57,6 +57,12 @@ impl AttributeRules {
         self.0.is_empty()
     }
 
+    /// Returns the highest id that the rules name; 0 if they name none.
+    pub(crate) fn highest_id(&self) -> u32 {
+        let names = self.0.iter().flat_map(|rule| [&rule.owner, &rule.group]).flatten();
+        names.filter_map(|name| name.parse().ok()).max().unwrap_or(0)
+    }
+
     pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         for rule in &self.0 {
             let uid = rule.owner.as_deref().map(|name| id(context.machine, name, &USERS));

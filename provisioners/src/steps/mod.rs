@@ -105,6 +105,16 @@ impl Action {
         }
     }
 
+    /// Returns the highest user or group id that the step names; 0 if it names none.
+    pub(crate) fn highest_id(&self) -> u32 {
+        match self {
+            Self::Groups(groups) => groups.highest_id(),
+            Self::Users(users) => users.highest_id(),
+            Self::Attributes(rules) => rules.highest_id(),
+            _ => 0,
+        }
+    }
+
     /// Performs the checks that do not need a root.
     pub(crate) fn check(&self, variables: &Variables) -> Result<(), StepError> {
         match self {

@@ -14,6 +14,7 @@ use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::seal::Output;
 use crate::seal::output::commit;
+use crate::text::escape::shell_word;
 
 /// Directory of a tree that is not copied.
 const GIT_DIR: &str = ".git";
@@ -157,19 +158,19 @@ fn report(ui: &Ui, args: &Args, folder: &Path, imported: &Imported) {
             ui.line(&format!("  [ ] {text}"));
         }
     }
-    let build = format!("overcoat build {} -n", quoted(file.unwrap_or(folder)));
+    let build = format!("overcoat build {} -n", path_word(file.unwrap_or(folder)));
     if by_fix.is_empty() {
         ui.line(&format!("\nNext: {build}"));
         return;
     }
     ui.line("\nTo do, by --fix:");
     by_fix.iter().for_each(|note| ui.line(&format!("  [ ] {note}")));
-    let mut import = format!("overcoat import {} --fix", quoted(folder));
+    let mut import = format!("overcoat import {} --fix", path_word(folder));
     if let Some(base) = &args.base {
-        import.push_str(&format!(" --base {}", quoted(Path::new(base))));
+        import.push_str(&format!(" --base {}", path_word(Path::new(base))));
     }
     if let Some(file) = file {
-        import.push_str(&format!(" -o {}", quoted(file)));
+        import.push_str(&format!(" -o {}", path_word(file)));
     }
     // The user may have edited the file, so it is not written again.
     let has_file = file.map_or_else(|| folder.join(FILE_NAME), Path::to_owned).exists();
@@ -180,13 +181,8 @@ fn report(ui: &Ui, args: &Args, folder: &Path, imported: &Imported) {
 }
 
 /// Returns a path as a word of a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_word = |c: char| c.is_alphanumeric() || "_-./:,+@%".contains(c);
-    match !text.is_empty() && text.chars().all(is_word) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
+fn path_word(path: &Path) -> String {
+    shell_word(&path.display().to_string()).into_owned()
 }
 
 /// Returns the comments of the project file that ask the user to check a line, each with the

@@ -149,8 +149,9 @@ impl<'a> CommandRoot<'a> {
         let digests = save.is_some() && seal.manifest;
         let root = common.root.settings(ui).root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
-        let privilege = common.root.settings(ui).select_privilege()?;
-        let root = UnstartedRoot::new(options)?.start(privilege)?;
+        let root = UnstartedRoot::new(options)?;
+        let privilege = common.root.settings(ui).select_privilege_for(root.highest_owner()?)?;
+        let root = root.start(privilege)?;
         Ok(CommandRoot { ui, common, save, signals, root, epoch })
     }
 

@@ -133,6 +133,10 @@ impl Layer for CpioLayer {
         self.describes_root
     }
 
+    fn highest_owner(&self) -> Result<u32, LayerError> {
+        Ok(self.nodes.iter().map(|node| node.uid.max(node.gid)).max().unwrap_or(0))
+    }
+
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError> {
         Ok(self.node(ino)?.attr())
     }

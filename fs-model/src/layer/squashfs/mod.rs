@@ -163,6 +163,11 @@ impl Layer for SquashfsLayer {
         LayerIno(self.superblock.root)
     }
 
+    fn highest_owner(&self) -> Result<u32, LayerError> {
+        let ids = self.tables.ids(&self.metadata, &self.superblock)?;
+        Ok(ids.iter().copied().max().unwrap_or(0))
+    }
+
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError> {
         self.inode_attr(&self.inode(ino)?)
     }

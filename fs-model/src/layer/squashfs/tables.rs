@@ -48,6 +48,19 @@ impl Tables {
         superblock: &Superblock,
         index: u16,
     ) -> Result<u32, LayerError> {
+        let ids = self.ids(metadata, superblock)?;
+        ids.get(usize::from(index)).copied().ok_or_else(|| {
+            let message = format!("inode with id number {index} of {}", superblock.ids);
+            metadata.image.corrupt(message)
+        })
+    }
+
+    /// Returns all uids and gids.
+    pub(super) fn ids(
+        &self,
+        metadata: &Metadata,
+        superblock: &Superblock,
+    ) -> Result<&[u32], LayerError> {
         let ids = self.ids.get_or_init(|| {
             // Filled block by block, so that memory is bounded by the image's real content.
             let mut ids = Vec::new();
@@ -62,14 +75,7 @@ impl Tables {
             }
             Ok(ids.into())
         });
-        match ids {
-            Ok(ids) => ids.get(usize::from(index)).copied().ok_or_else(|| {
-                metadata
-                    .image
-                    .corrupt(format!("inode with id number {index} of {}", superblock.ids))
-            }),
-            Err(error) => Err(error.clone()),
-        }
+        ids.as_deref().map_err(LayerError::clone)
     }
 
     /// Returns the position of the fragment block `index`.

@@ -213,6 +213,11 @@ impl Layer for TarLayer {
         self.describes_root
     }
 
+    fn highest_owner(&self) -> Result<u32, LayerError> {
+        let ids = self.nodes.iter().map(TarNode::attr).map(|attr| attr.uid.max(attr.gid));
+        Ok(ids.max().unwrap_or(0))
+    }
+
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError> {
         Ok(self.node(ino)?.attr())
     }
