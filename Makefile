@@ -13,7 +13,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 target := $(or $(CARGO_TARGET_DIR),target)
 program := $(target)/release/overcoat
 
-.PHONY: help all demo test field boots check fuzz soak tsan bench install uninstall deb static release clean
+.PHONY: help all demo test field boots check fuzz soak tsan bench install uninstall deb static release test-package containers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,8 @@ help:
 	@echo 'make deb       build a Debian package in build/release'
 	@echo 'make static    build a program without shared libraries in build/release'
 	@echo 'make release   both, and SHA256SUMS'
+	@echo 'make test-package  install, use and purge the files of a release; takes minutes'
+	@echo 'make containers    run overcoat in containers of podman, as root'
 	@echo 'make clean     remove all build results'
 
 all: $(program)
@@ -61,6 +63,10 @@ boots:
 	@.ci/machine.sh build demo test boots
 	$(CARGO) test --workspace --locked --test boot
 
+containers:
+	@.ci/machine.sh build demo test containers
+	$(CARGO) test --workspace --locked --test containers -- --test-threads 1
+
 check:
 	@.ci/machine.sh build
 	$(CARGO) fmt --all --check
@@ -72,7 +78,7 @@ check:
 		*) exit 2 ;; \
 		esac
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --workspace --locked --test boot --test field -- -D warnings
+	$(CARGO) clippy --workspace --locked --test boot --test field --test containers -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items
 
 fuzz:
@@ -139,6 +145,11 @@ static:
 
 release: deb static
 	cd $(releases) && sha256sum overcoat_*.deb overcoat-$(version)-$(host) >SHA256SUMS
+
+test-package: demo release
+	@.ci/machine.sh boots deb containers
+	tests/package.sh $(program) $(releases)/overcoat_$(version)_*.deb \
+		$(releases)/overcoat-$(version)-$(host)
 
 clean:
 	rm -rf build

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Prepares a Debian machine: `machine.sh build`, followed by any of `demo`, `test`, `boots`, `fuzz`,
-# `deb`.
+# `deb`, `containers`.
 #
 # As root it installs what is missing. As another user it prints the commands that root has to run,
 # and runs them through sudo if that is installed.
@@ -25,7 +25,8 @@ for purpose in "$@"; do
     boots) need+=(qemu-system-x86:qemu-system-x86_64
       ipxe-qemu:/usr/lib/ipxe/qemu/efi-virtio.rom openssl:openssl) ;;
     fuzz) need+=(squashfs-tools:mksquashfs cpio:cpio gzip:gzip zstd:zstd attr:setfattr) ;;
-    deb) need+=(debhelper:dh dpkg-dev:dpkg-shlibdeps) ;;
+    containers) need+=(podman:podman runc:runc) ;;
+    deb) need+=(debhelper:dh dpkg-dev:dpkg-shlibdeps lintian:lintian) ;;
     *) echo "$0: unknown purpose: $purpose" >&2; exit 2 ;;
   esac
 done

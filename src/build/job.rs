@@ -273,8 +273,9 @@ impl<'a> BuildJob<'a> {
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
+        let privilege = finished.privilege;
         self.outputs.seal(finished, &self.settings.seal, self.epoch, &self.inputs, reporter)?;
-        write_yields(self.yields, &yielded, reporter)?;
+        write_yields(self.yields, &yielded, privilege, reporter)?;
         if let (Some(log), None, false) = (&self.log, &self.settings.log, keep) {
             // Remove the log of an earlier, failed build.
             let _ = std::fs::remove_file(log);
@@ -438,6 +439,7 @@ fn files(image: &Image, settings: &BuildOptions) -> Result<Vec<(PathBuf, Format)
 fn write_yields(
     yields: Vec<(Yield, Output)>,
     contents: &[(Vec<u8>, Vec<u8>)],
+    privilege: &str,
     reporter: &dyn Reporter,
 ) -> Result<(), BuildError> {
     let mut outputs = Vec::new();
@@ -445,7 +447,9 @@ fn write_yields(
     for ((wanted, mut output), (_, content)) in yields.into_iter().zip(contents) {
         output.write_all(content).map_err(BuildError::file("write", &wanted.output))?;
         outputs.push(output);
-        reports.push(file_report(&wanted.output, content));
+        let mut report = file_report(&wanted.output, content);
+        report["privilege"] = privilege.into();
+        reports.push(report);
     }
     crate::seal::output::commit(outputs)?;
     Ok(reports.iter().try_for_each(|report| reporter.artifact(report))?)

@@ -81,7 +81,7 @@ impl Outputs {
         }
         let warnings = finished.clean_copies(&|value| inputs.contains(value))?;
         warnings.iter().for_each(|warning| reporter.warning(warning));
-        let FinishedRoot { tree, layers, .. } = finished;
+        let FinishedRoot { tree, layers, privilege, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         if let Some(warning) = copied_owner_warning(&delta) {
             reporter.warning(&warning);
@@ -98,7 +98,9 @@ impl Outputs {
             reporter.seal_ended();
             let summary = sealed?;
             reporter.archive_warnings(&summary.warnings);
-            reporter.artifact(&archive_report(&path, &summary))?;
+            let mut report = archive_report(&path, &summary);
+            report["privilege"] = privilege.into();
+            reporter.artifact(&report)?;
         }
         Ok(())
     }

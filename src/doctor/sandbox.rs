@@ -127,18 +127,17 @@ fn ids() -> DoctorFinding {
     }
     let least = uids.max().min(gids.max());
     if least < MAX_DEBIAN_ID {
-        let message = format!(
-            "{least} ids: the root shows owners above {least} as aliases, and processes cannot run \
-             as such users"
-        );
+        let message =
+            format!("{least} ids: images with owners above {least} are built with a single id");
         let note = DoctorFinding { state: DoctorState::Note, ..finding(Ok(message)) };
         let more = MAX_DEBIAN_ID + 1;
-        return note.without("images are correct nevertheless: such owners are recorded").advice(
-            format!("{more} ids are usual: extend the ranges in /etc/subuid and /etc/subgid"),
-        );
+        return note.without("such builds have the same bytes, but are slower").advice(format!(
+            "{more} ids are usual: extend the ranges in /etc/subuid and /etc/subgid"
+        ));
     }
     finding(Ok(format!(
-        "{} user ids and {} group ids can be mapped; the root shows owners above {least} as aliases",
+        "{} user ids and {} group ids can be mapped; images with owners above {least} are built with \
+         a single id",
         uids.max(),
         gids.max()
     )))

@@ -86,6 +86,7 @@ pub(crate) struct ServedRoot {
     supervisor: Option<Supervisor>,
     serving: Option<Serving>,
     mounted_tree: Arc<MountedTree>,
+    privilege: &'static str,
     loans: Arc<Mutex<Loans>>,
     digests: Option<Digests>,
 }
@@ -97,6 +98,8 @@ pub(crate) struct FinishedRoot {
     pub tree: Arc<Tree>,
     /// The layers with their digests, if those were requested.
     pub layers: Vec<BaseLayer>,
+    /// The name of the privilege that the sandbox had.
+    pub privilege: &'static str,
     mounted_tree: Arc<MountedTree>,
     loans: Arc<Mutex<Loans>>,
     leftovers: Leftovers,
@@ -217,6 +220,7 @@ impl UnstartedRoot {
     /// Fails if the sandbox cannot be set up, or the tree cannot be served.
     pub(crate) fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
         let UnstartedRoot { mounted_tree, layers, options } = self;
+        let privilege_name = privilege.name();
         let view = match privilege {
             // The kernel sees everything as owned by the one id that it maps.
             Privilege::None => View { max_id: u32::MAX, owner: Some((0, 0)), unprivileged: true },
@@ -266,6 +270,7 @@ impl UnstartedRoot {
             supervisor: Some(supervisor),
             serving: Some(serving),
             mounted_tree,
+            privilege: privilege_name,
             loans,
             digests,
         })
@@ -351,6 +356,7 @@ impl ServedRoot {
         Ok(FinishedRoot {
             tree: self.mounted_tree.tree().clone(),
             layers: self.digests.map_or_else(Vec::new, Digests::finish),
+            privilege: self.privilege,
             mounted_tree: self.mounted_tree,
             loans: self.loans,
             leftovers,

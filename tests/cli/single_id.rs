@@ -78,6 +78,18 @@ fn owners_above_the_subordinate_ids_are_shown_truly() {
 }
 
 #[test]
+fn reports_name_the_privilege() {
+    let stage = Stage::new();
+    for (who, name) in EACH_PRIVILEGE.into_iter().zip(["root", "subordinate", "none"]) {
+        let mut command = stage.overcoat(who);
+        command.arg("run").arg(stage.debian()).args(["--save", "x.cpio", "--json", "--", "true"]);
+        let report: serde_json::Value =
+            serde_json::from_str(&finish(&mut command).ok().text()).unwrap();
+        assert_eq!(report["privilege"], name);
+    }
+}
+
+#[test]
 fn users_above_the_subordinate_ids_can_be_used_by_later_steps() {
     let stage = Stage::new();
     stage.write(
