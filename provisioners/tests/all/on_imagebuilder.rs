@@ -10,6 +10,7 @@ use provisioners::on_imagebuilder::{self, ImportError, Imported, fixes, import};
 use provisioners::project::Member;
 use provisioners::{FILE_NAME, Project};
 
+mod groups;
 mod to_do;
 
 const TASKS: &str = "- command: touch /srv/x\n";

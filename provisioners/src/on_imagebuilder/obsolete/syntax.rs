@@ -238,7 +238,7 @@ fn note_overridden_in(
     let Ok(document) = YamlDocument::parse_ansible(file, text) else { return Ok(()) };
     let YamlValue::Map(entries) = &document.root.value else { return Ok(()) };
     for (key, _) in entries {
-        let of_all = tree.globals.iter().find(|global| global.name == key.name);
+        let of_all = tree.everything.iter().find(|global| global.name == key.name);
         let of_all = of_all.map(|global| &global.file);
         let mut of_images = tree
             .configs

@@ -142,7 +142,7 @@ fn files_that_are_not_converted_are_noted() {
         ("vars/lost.yml: left out: its provisioner roles/overlay/lost has no", add),
         ("vars/secret.yml: left out: it is encrypted; decrypt it with `ansible-vault", add),
         ("vars/yaml.yml:3: left out: ", add),
-        ("host_vars/localhost.yml: not converted: variables of a host; add those", "project"),
+        ("host_vars/localhost.yml: not converted: variables of a host in which no", "project"),
     ] {
         let found = notes.iter().filter(|note| note.starts_with(start) && note.ends_with(end));
         assert_eq!(found.count(), 1, "{start}\n{notes:#?}");
