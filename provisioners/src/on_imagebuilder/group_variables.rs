@@ -10,14 +10,17 @@ use super::tree::{VAULT_MARK, files_below, is_yaml, text, variables};
 use super::{ImportError, Note};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 
+/// Variables by the name of their group or host.
+type VariablesByName = BTreeMap<String, Vec<Global>>;
+
 /// The groups and hosts of a tree with their variables.
 #[derive(Debug)]
 pub(super) struct GroupVariables {
     inventory: Inventory,
     /// The variables of files in `group_vars/`, by group.
-    of_groups: BTreeMap<String, Vec<Global>>,
+    of_groups: VariablesByName,
     /// The variables of files in `host_vars/`, by host.
-    of_hosts: BTreeMap<String, Vec<Global>>,
+    of_hosts: VariablesByName,
     /// The files in `host_vars/`.
     host_files: Vec<(String, PathBuf)>,
 }
@@ -119,8 +122,8 @@ fn read_files(
     folder: &Path,
     inside: &Path,
     notes: &mut Vec<Note>,
-) -> Result<(BTreeMap<String, Vec<Global>>, Vec<(String, PathBuf)>), ImportError> {
-    let mut found: BTreeMap<String, Vec<Global>> = BTreeMap::new();
+) -> Result<(VariablesByName, Vec<(String, PathBuf)>), ImportError> {
+    let mut found = VariablesByName::new();
     let mut read_files = Vec::new();
     if !folder.join(inside).is_dir() {
         return Ok((found, read_files));
@@ -130,7 +133,7 @@ fn read_files(
         let named = file.extension().is_none() || is_yaml(&file) || is_json;
         // The file is NAME, NAME.yml, or any file in the directory NAME.
         let name = file.strip_prefix(inside).ok().and_then(|path| path.iter().next());
-        let name = name.map(Path::new).unwrap_or(Path::new(""));
+        let name = name.map_or(Path::new(""), Path::new);
         let name = if is_yaml(name) || name.extension().is_some_and(|e| e == "json") {
             name.with_extension("")
         } else {

@@ -301,7 +301,7 @@ impl Writer<'_> {
             ConfigKind::Base => self.base(config, &scope),
             ConfigKind::Overlay => {
                 self.key("kind", "overlay");
-                self.layers(config, &scope);
+                self.layers(&scope);
                 self.provisioner(config, None);
                 let name = scope.get("overlayfs_archive_name").map(|name| match name {
                     name if name.ends_with(".gz") => name,
@@ -376,7 +376,7 @@ impl Writer<'_> {
             "on-imagebuilder creates the initrd in a root of its own. Here it is created in the \
              root of the base, whose image is not changed.",
         );
-        self.layers(config, scope);
+        self.layers(scope);
         let files = self.tree.files_of(Path::new(&config.provisioner)).unwrap_or_default();
         let makes = ["mkinitramfs", "update-initramfs", "dracut"];
         let made = files.iter().any(|file| {
@@ -421,7 +421,7 @@ impl Writer<'_> {
     }
 
     /// Writes the base of an image.
-    fn layers(&mut self, config: &Config, scope: &TreeVariables) {
+    fn layers(&mut self, scope: &TreeVariables) {
         if let Some(base) = self.base {
             self.key("base", &layer(base));
             return;
@@ -436,10 +436,9 @@ impl Writer<'_> {
         let names: Vec<String> = self.bases.iter().map(|base| base.name.clone()).collect();
         let base = match (names.as_slice(), fitting.as_slice()) {
             ([], _) => {
-                let text = "the tree has no base for it: write its path as `base`, or use the \
-                            option --base of import";
-                self.notes.push(Note::of_file(&config.file, text));
-                self.comment(4, "Check: the tree has no base. Write the path of an image.");
+                let text = "Check: the tree has no base. Write the path of an image, or import with \
+                            the option --base.";
+                self.comment(4, text);
                 self.key("base", NO_BASE);
                 return;
             }

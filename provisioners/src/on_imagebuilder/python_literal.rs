@@ -150,7 +150,8 @@ impl LiteralParser<'_> {
         let mut entries = BTreeMap::new();
         let mut items = Vec::new();
         while !self.skip('}') {
-            if !(entries.is_empty() && items.is_empty()) && !self.skip(',') {
+            let is_first = entries.is_empty() && items.is_empty();
+            if !is_first && !self.skip(',') {
                 return None;
             }
             if self.skip('}') {

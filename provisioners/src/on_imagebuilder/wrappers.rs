@@ -384,6 +384,9 @@ fn note_unknown_keys(play: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
                          roles that need it"
                     }
                     "handlers" => "write them to handlers/main.yml of the roles that notify them",
+                    "accelerate" | "accelerate_port" | "accelerate_ipv6" => {
+                        "delete it, because it was removed from Ansible"
+                    }
                     _ => "if a role needs it, write the same in its tasks",
                 };
                 let text = format!("not converted: `{name}` of this play; {instead}");

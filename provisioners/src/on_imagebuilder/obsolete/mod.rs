@@ -21,6 +21,9 @@ use crate::config::{YamlDocument, YamlNode, YamlValue};
 /// Maximum size of a script that is searched, in bytes: hand-written files are smaller.
 const MAX_SCRIPT_BYTES: usize = 1 << 20;
 
+/// The beginning of the note about a file that is not YAML.
+pub(super) const NOT_SEARCHED: &str = "not searched for obsolete syntax";
+
 /// A problem in a file.
 #[derive(Debug)]
 struct Obsolete {
@@ -120,7 +123,7 @@ fn search(
                 boot_scripts::search_tasks(&document, &text, &mut found);
             }
             Err(error) => {
-                notes.push(Note::from_error(file, "not searched for obsolete syntax", &error));
+                notes.push(Note::from_error(file, NOT_SEARCHED, &error));
             }
         }
         if !is_config {
