@@ -375,3 +375,32 @@ impl DeclaredVariables {
         Variables { values, any: defaults.any }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::YamlDocument;
+
+    /// Returns the value that a project has for a scalar.
+    fn of_project(text: &str) -> Result<Variable, String> {
+        let document = YamlDocument::parse(Path::new("x.yml"), format!("x: {text}\n")).unwrap();
+        Variable::parse(document.root.get("x").unwrap()).map_err(|mistake| mistake.problem.clone())
+    }
+
+    #[test]
+    fn value_is_that_of_yaml_1_1_or_an_error() {
+        let same = "5 -5 +5 0 0x1f 1.5 .5 1. 1.0e+16 null ~ true FALSE y 1.2.3 6.1.0-28 a:b \
+                    2020-01-01 10:00:5e:00:53:01";
+        for text in same.split(' ').chain(["2020-01-01 10:20:30"]) {
+            assert_eq!(of_project(text), Ok(Variable::of_scalar_1_1(text)), "{text}");
+        }
+        let others = "yes Off 0644 08 1:30 1:30.5 7e4 1.5e3 0o22 0b11 1_000 0x_1f -0x1f -.5 .inf \
+                      .nan 52:54:00:12:34:56 12345678901234567890 2020-01-01T10:20:30";
+        for text in others.split(' ') {
+            let error = of_project(text).expect_err(text);
+            assert!(error.contains("ambiguous") || error.contains("64 bits"), "{text}: {error}");
+        }
+    }
+}
