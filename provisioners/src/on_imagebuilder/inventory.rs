@@ -80,7 +80,7 @@ impl Inventory {
             Ok(document) if can_be_yaml && is_yaml_inventory(&document.root) => {
                 self.read_yaml(file, &document.root);
             }
-            Err(error) if must_be_yaml => {
+            Err(error) if must_be_yaml || can_be_yaml && looks_like_yaml(&text) => {
                 notes.push(Note::from_error(file, "the inventory is not read", &error));
             }
             Ok(_) if must_be_yaml => {
@@ -304,6 +304,14 @@ fn ini_variable(file: &Path, name: &str, text: &str) -> Result<Global, ImportErr
     let document = YamlDocument::parse(file, written)?;
     let value = document.root.get("value").unwrap_or(&document.root).clone();
     Ok(Global { name: name.to_owned(), value, file: file.to_owned() })
+}
+
+/// Returns whether a file that is not valid YAML was meant as YAML: it begins with a key, and not with
+/// a section or a host.
+fn looks_like_yaml(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.find(|line| !line.starts_with(['#', ';']));
+    first.is_some_and(|line| line == "---" || line.ends_with(':'))
 }
 
 /// Returns whether a file is an inventory in YAML: a mapping of groups, which are mappings.

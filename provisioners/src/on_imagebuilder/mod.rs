@@ -196,7 +196,13 @@ pub fn add(
     let base = base.as_deref();
     tree.set_globals(base.is_some());
     let added = addition::add(&mut tree, &document, text, base, &mut notes)?;
-    Project::parse(file, added.text.clone()).map_err(ImportError::Unreadable)?;
+    if let Err(error) = Project::parse(file, added.text.clone()) {
+        // The mistake may be in the text of the user.
+        return Err(match Project::parse(file, text.to_owned()) {
+            Err(error) => ImportError::Config(error),
+            Ok(_) => ImportError::Unreadable(error),
+        });
+    }
     finish(&tree, added, base, notes)
 }
 

@@ -212,6 +212,8 @@ fn inventories_that_are_not_read_are_named() {
         &[
             ("hosts", "#!/bin/sh\necho {}\n"),
             ("hosts.yml", "all: [\n"),
+            ("hosts.ini", "[all]\nx a='b\n"),
+            ("inventory/broken", "# the lab\nall:\n  hosts: [\n"),
             ("inventory.yaml", "- all\n"),
             ("inventory/lab", "[all:vars]\nof_lab=3\n[gpu]\nx\n[basefs_build_chroot]\ny\n"),
             ("group_vars/lab", "in_lab: 1\n"),
@@ -222,6 +224,8 @@ fn inventories_that_are_not_read_are_named() {
     for start in [
         "hosts: not read: it is a program; ",
         "hosts.yml:2: the inventory is not read: ",
+        "hosts.ini:2: not read: a quote is not closed",
+        "inventory/broken:4: the inventory is not read: ",
         "inventory.yaml: not read: an inventory in YAML is a mapping of groups",
         "group_vars/lab: the inventory has no group lab: Ansible does not read this file; ",
     ] {

@@ -269,6 +269,18 @@ fn added_base_has_the_release_that_the_project_lacks() {
 }
 
 #[test]
+fn mistake_of_the_user_in_a_project_is_not_one_of_the_import() {
+    let dir = tree(&[]);
+    let project = "images:\n  own:\n    kind: base\n    variant: minbase\n";
+    let error = chain(&add(dir.path(), project, None).unwrap_err());
+    assert!(
+        error.contains("overcoat.yml:3:5: images.own: the key `release` is missing"),
+        "{error}"
+    );
+    assert!(!error.contains("generated"), "{error}");
+}
+
+#[test]
 fn report_names_images_as_the_project_does() {
     let dir = tree(&[("roles/overlay/discovery/tasks/main.yml", "- copy: src=lost dest=/x\n")]);
     let (first, _) = imported(dir.path(), None);
