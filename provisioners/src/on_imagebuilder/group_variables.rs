@@ -21,7 +21,9 @@ pub(super) struct GroupVariables {
     of_groups: VariablesByName,
     /// The variables of files in `host_vars/`, by host.
     of_hosts: VariablesByName,
-    /// The files in `host_vars/`.
+    /// The files in `group_vars/`, each with its group.
+    group_files: Vec<(String, PathBuf)>,
+    /// The files in `host_vars/`, each with its host.
     host_files: Vec<(String, PathBuf)>,
 }
 
@@ -29,44 +31,31 @@ impl GroupVariables {
     /// Reads the files of a tree. Adds a note about each one that is not read.
     pub(super) fn read(folder: &Path, notes: &mut Vec<Note>) -> Result<Self, ImportError> {
         let inventory = Inventory::read(folder, notes)?;
-        let (of_groups, files) = read_files(folder, Path::new("group_vars"), notes)?;
-        let is_known = |name: &String| inventory.has_group(name);
-        for (name, file) in files.iter().filter(|(name, _)| !is_known(name)) {
-            if !inventory.hosts.is_empty() {
-                let text = format!(
-                    "the inventory has no group {name}: Ansible does not read this file; its \
-                     variables are those of images here"
-                );
-                notes.push(Note::of_file(file, text));
-            }
-        }
+        let (of_groups, group_files) = read_files(folder, Path::new("group_vars"), notes)?;
         let (of_hosts, host_files) = read_files(folder, Path::new("host_vars"), notes)?;
-        Ok(Self { inventory, of_groups, of_hosts, host_files })
+        Ok(Self { inventory, of_groups, of_hosts, group_files, host_files })
     }
 
     /// Returns the variables of the first host of a group. `others` are the groups of the other
     /// kinds of images and of the host around builds.
     ///
-    /// A tree may lack its inventory, so a group that has no hosts is one of all hosts, unless it is
-    /// one of `others`.
+    /// A tree may lack its inventory, or have several. If no host is known, the groups without hosts
+    /// are those of all images, except for `others`.
     pub(super) fn of_host(&self, group: &str, others: &[&str]) -> Vec<Global> {
         let host = self.inventory.hosts_of(group).first().copied();
-        let is_other = |name: &str| name != group && others.contains(&name);
-        let mut groups: Vec<&str> = vec![ALL];
-        // Ansible does not read files of groups that the inventory lacks.
-        let unknown = self.of_groups.keys().map(String::as_str);
-        let unknown = unknown.filter(|name| !self.inventory.has_group(name));
-        let mut unplaced: Vec<&str> = unknown.chain(self.inventory.empty_groups()).collect();
-        unplaced.retain(|name| !is_other(name));
-        unplaced.sort_unstable();
-        groups.extend(unplaced);
-        match host {
-            Some(host) => groups.extend(self.inventory.groups_of(host)),
+        let mut groups: Vec<&str> = match host {
+            Some(host) => self.inventory.groups_of(host),
             None => {
-                groups.retain(|name| *name != group);
+                let unknown = self.of_groups.keys().map(String::as_str);
+                let unknown = unknown.filter(|name| !self.inventory.has_group(name));
+                let mut groups: Vec<&str> = unknown.chain(self.inventory.empty_groups()).collect();
+                groups.retain(|name| !others.contains(name));
+                groups.sort_unstable();
                 groups.push(group);
+                groups
             }
-        }
+        };
+        groups.insert(0, ALL);
         let mut found: Vec<Global> = Vec::new();
         let mut add = |more: &[Global]| {
             for global in more {
@@ -99,15 +88,22 @@ impl GroupVariables {
         found
     }
 
-    /// Adds a note about each file of a host in which no image is built. `groups` are those of the
-    /// images.
-    pub(super) fn note_hosts(&self, groups: &BTreeSet<&str>, notes: &mut Vec<Note>) {
-        let mut used = BTreeSet::new();
-        for group in groups {
-            used.extend(self.inventory.hosts_of(group).first().copied());
+    /// Adds a note about each file of a host in which no image is built, and of a group that the
+    /// inventory lacks. `groups` are those of the images.
+    pub(super) fn note_files(&self, groups: &BTreeSet<&str>, notes: &mut Vec<Note>) {
+        let hosts = groups.iter().map(|group| self.inventory.hosts_of(group).first().copied());
+        let used: BTreeSet<Option<&str>> = hosts.collect();
+        for (group, file) in &self.group_files {
+            if !used.contains(&None) && !self.inventory.has_group(group) {
+                let text = format!(
+                    "not converted: the inventory has no group {group}, so Ansible does not read \
+                     this file; add the variables that roles use to `variables` of the project"
+                );
+                notes.push(Note::of_file(file, text));
+            }
         }
         for (host, file) in &self.host_files {
-            if !used.contains(host.as_str()) {
+            if !used.contains(&Some(host.as_str())) {
                 let text = "not converted: variables of a host in which no image is built; add \
                             those that roles use to `variables` of the project";
                 notes.push(Note::of_file(file, text));

@@ -306,8 +306,8 @@ fn ini_variable(file: &Path, name: &str, text: &str) -> Result<Global, ImportErr
     Ok(Global { name: name.to_owned(), value, file: file.to_owned() })
 }
 
-/// Returns whether a file that is not valid YAML was meant as YAML: it begins with a key, and not with
-/// a section or a host.
+/// Returns whether a file that is not valid YAML was meant as YAML: it begins with a key, and not
+/// with a section or a host.
 fn looks_like_yaml(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.find(|line| !line.starts_with(['#', ';']));

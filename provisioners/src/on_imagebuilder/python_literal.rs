@@ -10,8 +10,9 @@ use crate::variables::Variable;
 /// Maximum nesting depth of lists and mappings.
 const MAX_DEPTH: usize = 64;
 
-/// Reads a value. A tuple or set is a list here, and a number beyond 64 bits is text. Complex numbers
-/// and names of characters (`\N{…}`) are not read: their literals stay text.
+/// Reads a value. A tuple or set is a list here, and a number beyond 64 bits is text.
+///
+/// Complex numbers and names of characters (`\N{…}`) are not read: their literals stay text.
 pub(super) fn value(text: &str) -> Variable {
     literal(text).unwrap_or_else(|| Variable::Text(text.to_owned()))
 }

@@ -165,7 +165,7 @@ impl ImagebuilderTree {
             of_configs.push(groups.of_host(group, &others));
         }
         let of_local = groups.of_host(LOCAL_GROUP, &others);
-        groups.note_hosts(&used, notes);
+        groups.note_files(&used, notes);
         for (config, of_host) in self.configs.iter_mut().zip(of_configs) {
             config.of_host = of_host;
         }
