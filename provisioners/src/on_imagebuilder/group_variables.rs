@@ -40,21 +40,23 @@ impl GroupVariables {
     /// kinds of images and of the host around builds.
     ///
     /// A tree may lack its inventory, or have several. If no host is known, the groups without hosts
-    /// are those of all images, except for `others`.
+    /// are those of all images, except for `others`; otherwise only those without a section.
     pub(super) fn of_host(&self, group: &str, others: &[&str]) -> Vec<Global> {
         let host = self.inventory.hosts_of(group).first().copied();
         let mut groups: Vec<&str> = match host {
-            Some(host) => self.inventory.groups_of(host),
+            Some(_) => self.inventory.undeclared_groups().collect(),
             None => {
                 let unknown = self.of_groups.keys().map(String::as_str);
                 let unknown = unknown.filter(|name| !self.inventory.has_group(name));
-                let mut groups: Vec<&str> = unknown.chain(self.inventory.empty_groups()).collect();
-                groups.retain(|name| !others.contains(name));
-                groups.sort_unstable();
-                groups.push(group);
-                groups
+                unknown.chain(self.inventory.empty_groups()).collect()
             }
         };
+        groups.retain(|name| !others.contains(name));
+        groups.sort_unstable();
+        match host {
+            Some(host) => groups.extend(self.inventory.groups_of(host)),
+            None => groups.push(group),
+        }
         groups.insert(0, ALL);
         let mut found: Vec<Global> = Vec::new();
         let mut add = |more: &[Global]| {

@@ -37,6 +37,9 @@ pub(super) struct Inventory {
 /// A group of hosts.
 #[derive(Debug, Default)]
 struct HostGroup {
+    /// Whether it has a section of hosts or children, or is in another group. Ansible rejects an
+    /// inventory with a group that has only variables.
+    is_declared: bool,
     hosts: BTreeSet<String>,
     children: BTreeSet<String>,
     variables: Vec<Global>,
@@ -103,7 +106,7 @@ impl Inventory {
     }
 
     fn read_yaml_group(&mut self, file: &Path, name: &str, node: &YamlNode, depth: usize) {
-        self.group(name);
+        self.group(name).is_declared = true;
         if depth > self.groups.len() {
             return;
         }
@@ -158,7 +161,7 @@ impl Inventory {
             }
             if let Some((name, of)) = header(line) {
                 (group, section) = (name.to_owned(), of.to_owned());
-                self.group(&group);
+                self.group(&group).is_declared |= section != "vars";
                 continue;
             }
             match section.as_str() {
@@ -171,7 +174,7 @@ impl Inventory {
                 "children" => {
                     let child = line.split(['#', ' ', '\t']).next().unwrap_or_default();
                     self.group(&group).children.insert(child.to_owned());
-                    self.group(child);
+                    self.group(child).is_declared = true;
                 }
                 _ => {
                     let Some(words) = shell_words(line) else {
@@ -250,6 +253,11 @@ impl Inventory {
     /// Returns the groups without hosts, also in the groups in them.
     pub(super) fn empty_groups(&self) -> impl Iterator<Item = &str> {
         self.groups().filter(|name| *name != ALL && self.hosts_of(name).is_empty())
+    }
+
+    /// Returns the groups that have only variables.
+    pub(super) fn undeclared_groups(&self) -> impl Iterator<Item = &str> {
+        self.groups().filter(|name| *name != ALL && !self.groups[*name].is_declared)
     }
 
     /// Sorts groups by depth, priority and name, as Ansible does.

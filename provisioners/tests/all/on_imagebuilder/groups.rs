@@ -217,9 +217,11 @@ fn inventories_that_are_not_read_are_named() {
             ("inventory.yaml", "- all\n"),
             (
                 "inventory/lab",
-                "[all:vars]\nof_lab=3\n[gpu]\nx\n[basefs_build_chroot]\ny\n[initrd_build_env_chroot]\nz\n[empty]\n[empty:vars]\nof_empty=1\n",
+                "[all:vars]\nof_lab=3\n[gpu]\nx\n[basefs_build_chroot]\ny\n[initrd_build_env_chroot]\nz\n[empty]\n[empty:vars]\nof_empty=1\n[undeclared:vars]\nof_undeclared=2\n",
             ),
             ("group_vars/lab", "in_lab: 1\n"),
+            ("group_vars/empty", "in_empty: 1\n"),
+            ("group_vars/undeclared", "in_undeclared: 3\n"),
         ],
     );
     let (imported, project) = imported(dir.path(), None);
@@ -234,5 +236,8 @@ fn inventories_that_are_not_read_are_named() {
     ] {
         assert!(notes.iter().any(|note| note.starts_with(start)), "{start}\n{notes:#?}");
     }
-    assert_eq!(of_image(&project, "b"), json!({"of_lab": 3}));
+    assert_eq!(
+        of_image(&project, "b"),
+        json!({"of_lab": 3, "of_undeclared": 2, "in_undeclared": 3})
+    );
 }
