@@ -39,8 +39,8 @@ impl GroupVariables {
     /// Returns the variables of the first host of a group. `others` are the groups of the other
     /// kinds of images and of the host around builds.
     ///
-    /// A tree may lack its inventory, or have several. If no host is known, the groups without hosts
-    /// are those of all images, except for `others`; otherwise only those without a section.
+    /// A tree may lack its inventory, or have several. If no host is known, the groups without
+    /// hosts are those of all images, except for `others`; otherwise only those without a section.
     pub(super) fn of_host(&self, group: &str, others: &[&str]) -> Vec<Global> {
         let host = self.inventory.hosts_of(group).first().copied();
         let mut groups: Vec<&str> = match host {

@@ -10,11 +10,11 @@
 //!
 //! `tree` reads the directory, `inventory` and `group_variables` the variables of hosts and groups,
 //! `python_literal` values of an inventory, `wrappers` the wrapper playbooks, `scripts` the scripts
-//! that run them, `settings` converts variables to settings of a project, `releases` knows
-//! releases of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out`
-//! explains config files without an image, `project_writer` writes the project file with the
-//! variables that `kept_variables` selects, `addition` adds images to an existing one, and `obsolete` searches the roles for text whose meaning has
-//! changed.
+//! that run them, `settings` converts variables to settings of a project, `releases` knows releases
+//! of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out` explains config
+//! files without an image, `project_writer` writes the project file with the variables that
+//! `kept_variables` selects, `addition` adds images to an existing one, and `obsolete` searches the
+//! roles for text whose meaning has changed.
 
 mod addition;
 mod group_variables;

@@ -540,7 +540,7 @@ impl Writer<'_> {
         lines
     }
 
-    /// Returns the lines of the parameters that the wrapper playbook passes to the role of an image.
+    /// Returns the lines of the parameters that the wrapper playbook passes to the role.
     fn parameters(&self, config: &Config) -> Vec<String> {
         let (parameters, playbook) = self.tree.parameters_of(config);
         if parameters.is_empty() {
