@@ -8,7 +8,7 @@
 use minijinja::{Environment, Value as Jinja};
 
 use crate::config::error::Mistake;
-use crate::config::{YamlNode, YamlValue, yaml::YamlKey};
+use crate::config::{YamlNode, YamlValue, yaml::YamlKey, yaml_1_1::float_text};
 use crate::templates::{environment, explain, undefined};
 use crate::variables::{Variable, Variables};
 
@@ -200,9 +200,8 @@ fn literal(node: &YamlNode, value: Variable) -> YamlNode {
         Variable::Null => scalar(String::new(), true),
         Variable::Text(text) if text.is_empty() => scalar(text, true),
         Variable::Text(text) => scalar(text, false),
-        Variable::Bool(_) | Variable::Integer(_) | Variable::Float(_) => {
-            scalar(value.to_string(), true)
-        }
+        Variable::Bool(_) | Variable::Integer(_) => scalar(value.to_string(), true),
+        Variable::Float(number) => scalar(float_text(number), true),
         Variable::List(items) => {
             YamlValue::List(items.into_iter().map(|item| literal(node, item)).collect())
         }

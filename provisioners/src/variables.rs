@@ -10,6 +10,7 @@ use minijinja::value::ValueKind;
 use serde::Serialize;
 
 use crate::config::error::Mistake;
+use crate::config::yaml_1_1::{self, Scalar11, float_text};
 use crate::config::{YamlNode, YamlValue, nearest, yaml};
 
 /// Prefix of the variables' names in the environment of scripts.
@@ -70,25 +71,30 @@ impl Variable {
         })
     }
 
-    /// Reads a value by the rules of YAML 1.1, which Ansible uses: `yes` is true, and `0644` is an
-    /// octal number.
+    /// Reads a value by the rules of YAML 1.1, which Ansible uses: `yes` is true, `0644` is an octal
+    /// number, and `1:30` is 90.
     pub(crate) fn parse_yaml_1_1(node: &YamlNode) -> Self {
         match &node.value {
-            YamlValue::Scalar { text, plain: true } => {
-                match (text.to_lowercase().as_str(), Self::parse(node)) {
-                    ("yes" | "on", _) => Self::Bool(true),
-                    ("no" | "off", _) => Self::Bool(false),
-                    (_, Ok(value)) => value,
-                    (_, Err(_)) => i64::from_str_radix(text, 8)
-                        .map_or_else(|_| Self::Text(text.clone()), Self::Integer),
-                }
-            }
+            YamlValue::Scalar { text, plain: true } => Self::of_scalar_1_1(text),
             YamlValue::Scalar { text, .. } => Self::Text(text.clone()),
             YamlValue::List(nodes) => Self::List(nodes.iter().map(Self::parse_yaml_1_1).collect()),
             YamlValue::Map(entries) => {
                 let entries = entries.iter();
                 Self::Map(entries.map(|(k, n)| (k.name.clone(), Self::parse_yaml_1_1(n))).collect())
             }
+        }
+    }
+
+    /// Returns the value of an unquoted scalar by the rules of YAML 1.1. A number beyond 64 bits is
+    /// text, and so is a time, in the form in which Ansible's templates write it.
+    pub(crate) fn of_scalar_1_1(text: &str) -> Self {
+        match yaml_1_1::resolve(text) {
+            Scalar11::Null => Self::Null,
+            Scalar11::Bool(value) => Self::Bool(value),
+            Scalar11::Integer(value) => Self::Integer(value),
+            Scalar11::Float(value) => Self::Float(value),
+            Scalar11::LongInteger(text) | Scalar11::Time(text) => Self::Text(text),
+            Scalar11::Text => Self::Text(text.to_owned()),
         }
     }
 
@@ -129,8 +135,8 @@ impl Variable {
     }
 }
 
-/// Parses an unquoted scalar by the rules of YAML 1.2. Rejects words with another meaning in YAML
-/// 1.1, such as `yes` and `0644`, because the author may mean either.
+/// Parses an unquoted scalar by the rules of YAML 1.2. Rejects scalars with another value in YAML
+/// 1.1, such as `yes`, `0644` and `1:30`, because the author may mean either.
 fn parse_plain(node: &YamlNode, text: &str) -> Result<Variable, Box<Mistake>> {
     if let Some(value) = yaml::parse_bool(text) {
         return Ok(Variable::Bool(value));
@@ -144,22 +150,49 @@ fn parse_plain(node: &YamlNode, text: &str) -> Result<Variable, Box<Mistake>> {
         let help = format!("write \"{text}\" for text, or the number without its leading zero");
         return Err(node.mistake_with_help("ambiguous: an octal number or text", help));
     }
+    let value = plain_1_2(text);
+    let other = Variable::of_scalar_1_1(text);
+    if value == other {
+        return Ok(value);
+    }
+    let of_1_1 = yaml_1_1::resolve(text);
+    let number = [&value, &other].into_iter().find_map(|value| match value {
+        _ if matches!(of_1_1, Scalar11::LongInteger(_)) => None,
+        Variable::Integer(number) => Some(number.to_string()),
+        Variable::Float(number) if number.is_finite() => Some(float_text(*number)),
+        _ => None,
+    });
+    let problem = match of_1_1 {
+        Scalar11::LongInteger(_) => "the number has more than 64 bits",
+        Scalar11::Time(_) => "ambiguous: a time or text",
+        _ => "ambiguous: a number or text",
+    };
+    let or_number = number.map(|number| format!(", or {number} for the number"));
+    let help = format!("write \"{text}\" for text{}", or_number.unwrap_or_default());
+    Err(node.mistake_with_help(problem, help))
+}
+
+/// Returns the value of an unquoted scalar by the rules of YAML 1.2, except for truth values.
+fn plain_1_2(text: &str) -> Variable {
     if let Ok(value) = text.parse() {
-        return Ok(Variable::Integer(value));
+        return Variable::Integer(value);
     }
     let radix = |prefix, radix| {
         text.strip_prefix(prefix).and_then(|digits| i64::from_str_radix(digits, radix).ok())
     };
     if let Some(value) = radix("0x", 16).or_else(|| radix("0o", 8)) {
-        return Ok(Variable::Integer(value));
+        return Variable::Integer(value);
     }
-    if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-        && let Ok(value) = text.parse::<f64>()
-        && value.is_finite()
-    {
-        return Ok(Variable::Float(value));
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    match text.parse::<f64>() {
+        Ok(value)
+            if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+                && value.is_finite() =>
+        {
+            Variable::Float(value)
+        }
+        _ => Variable::Text(text.to_owned()),
     }
-    Ok(Variable::Text(text.to_owned()))
 }
 
 /// Writes the value as JSON, the form in which scripts receive lists and mappings.
@@ -340,5 +373,34 @@ impl DeclaredVariables {
             values.extend(self.0.iter().map(|(name, given)| (name.clone(), given.value.clone())));
         }
         Variables { values, any: defaults.any }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::YamlDocument;
+
+    /// Returns the value that a project has for a scalar.
+    fn of_project(text: &str) -> Result<Variable, String> {
+        let document = YamlDocument::parse(Path::new("x.yml"), format!("x: {text}\n")).unwrap();
+        Variable::parse(document.root.get("x").unwrap()).map_err(|mistake| mistake.problem.clone())
+    }
+
+    #[test]
+    fn value_is_that_of_yaml_1_1_or_an_error() {
+        let same = "5 -5 +5 0 0x1f 1.5 .5 1. 1.0e+16 null ~ true FALSE y 1.2.3 6.1.0-28 a:b \
+                    2020-01-01 10:00:5e:00:53:01";
+        for text in same.split(' ').chain(["2020-01-01 10:20:30"]) {
+            assert_eq!(of_project(text), Ok(Variable::of_scalar_1_1(text)), "{text}");
+        }
+        let others = "yes Off 0644 08 1:30 1:30.5 7e4 1.5e3 0o22 0b11 1_000 0x_1f -0x1f -.5 .inf \
+                      .nan 52:54:00:12:34:56 12345678901234567890 2020-01-01T10:20:30";
+        for text in others.split(' ') {
+            let error = of_project(text).expect_err(text);
+            assert!(error.contains("ambiguous") || error.contains("64 bits"), "{text}: {error}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use crate::config::{YamlKey, YamlNode, YamlValue};
 
 /// Keys of a task that are not modules: the playbook keywords of Ansible, current and removed.
-const KEYWORDS: [&str; 54] = [
+const KEYWORDS: [&str; 55] = [
     "action",
     "always",
     "always_run",
@@ -50,6 +50,7 @@ const KEYWORDS: [&str; 54] = [
     "rescue",
     "retries",
     "run_once",
+    "static",
     "su",
     "su_pass",
     "su_user",

@@ -1,13 +1,15 @@
 //! Configuration files: YAML with positions, so that every mistake is shown at its line and column.
 //!
 //! [`yaml`] parses a file into nodes with their positions, [`fields`] reads the known keys of a
-//! mapping and rejects all others, and [`error`] formats mistakes. Scalars keep their text until a
+//! mapping and rejects all others, [`yaml_1_1`] reads scalars of Ansible's files, and [`error`]
+//! formats mistakes. Scalars keep their text until a
 //! caller converts them, so `mode: 0640` and `version: 1.10` are not changed by a conversion to
 //! numbers.
 
 pub(crate) mod error;
 pub(crate) mod fields;
 pub(crate) mod yaml;
+pub(crate) mod yaml_1_1;
 
 pub use error::ConfigError;
 pub(crate) use fields::Fields;

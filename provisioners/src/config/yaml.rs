@@ -1,7 +1,8 @@
 //! Parses a YAML file into nodes with their positions.
 //!
 //! A file has one document. Aliases are expanded, with a limit on the number of nodes. Duplicate
-//! keys and tags other than `!!str` are rejected, except in files of Ansible.
+//! keys and tags other than `!!str` are rejected, except in files of Ansible, whose keys `<<` add the
+//! entries of other mappings.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -418,6 +419,7 @@ impl<'a> YamlBuilder<'a> {
         loop {
             let (event, span) = self.next()?;
             let name = match event {
+                Event::MappingEnd if self.ansible => return Ok(YamlValue::Map(merged(entries))),
                 Event::MappingEnd => return Ok(YamlValue::Map(entries)),
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(self.mistake(yaml_span(span), key, "a key must be a scalar")),
@@ -448,6 +450,34 @@ impl<'a> YamlBuilder<'a> {
             .then(|| "indent with spaces; YAML does not allow tabs".to_owned());
         self.source.mistake(span, key, problem, help)
     }
+}
+
+/// Adds the entries of the mappings in the key `<<` that a mapping lacks, as YAML 1.1 does.
+fn merged(mut entries: Vec<(YamlKey, YamlNode)>) -> Vec<(YamlKey, YamlNode)> {
+    let is_mapping = |node: &YamlNode| matches!(node.value, YamlValue::Map(_));
+    let Some(at) = entries.iter().position(|(key, node)| {
+        key.name == "<<"
+            && match &node.value {
+                YamlValue::List(nodes) => nodes.iter().all(is_mapping),
+                _ => is_mapping(node),
+            }
+    }) else {
+        return entries;
+    };
+    let (_, node) = entries.remove(at);
+    let nodes = match node.value {
+        YamlValue::List(nodes) => nodes,
+        _ => vec![node],
+    };
+    for node in nodes {
+        let YamlValue::Map(more) = node.value else { continue };
+        for (key, node) in more {
+            if entries.iter().all(|(other, _)| other.name != key.name) {
+                entries.push((key, node));
+            }
+        }
+    }
+    entries
 }
 
 fn tag_of(event: &Event<'_>) -> YamlTag {

@@ -4,22 +4,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::project_writer::write;
-use super::tree::{ConfigKind, ImagebuilderTree};
+use super::project_writer::{NO_BASE, write};
+use super::tree::ImagebuilderTree;
 use super::{ImportError, Imported, Note};
 use crate::ansible::paths::normalized;
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 
-/// Adds the images of all config files that the project file `text` does not name. Returns the text
-/// and the images.
+/// Returns the existing image that an import with `--base` wrote as the base of the overlays: a
+/// path, in a project without an image of the kind `base`.
+pub(super) fn base_of_project(project: &YamlNode, folder: &Path) -> Option<String> {
+    let YamlValue::Map(images) = &project.get("images")?.value else { return None };
+    let is_base =
+        |image: &YamlNode| image.get("kind").is_some_and(|k| k.text("").ok() == Some("base"));
+    if images.iter().any(|(_, image)| is_base(image)) {
+        return None;
+    }
+    let bases = images.iter().filter_map(|(_, image)| image.get("base")?.text("a path").ok());
+    let mut paths = bases.filter(|base| images.iter().all(|(key, _)| key.name != *base));
+    // An import of a tree without a base writes a path that the user has to replace.
+    let path = paths.find(|path| *path != NO_BASE || folder.join(path).exists())?;
+    Some(path.to_owned())
+}
+
+/// Adds the images of all config files that the project file does not name. Returns the text and
+/// the images. `text` is that of the file.
 pub(super) fn add(
-    tree: &ImagebuilderTree,
-    file: &Path,
+    tree: &mut ImagebuilderTree,
+    document: &YamlDocument,
     text: &str,
     base: Option<&str>,
     notes: &mut Vec<Note>,
 ) -> Result<Imported, ImportError> {
-    let document = YamlDocument::parse(file, text.to_owned())?;
+    let file = document.path();
     let empty = Vec::new();
     let existing = match document.root.get("images").map(|images| &images.value) {
         Some(YamlValue::Map(entries)) => entries,
@@ -29,14 +45,15 @@ pub(super) fn add(
         .iter()
         .filter_map(|(key, node)| Some((config_file(tree, node)?, key.name.as_str())))
         .collect();
-    // A base may have another name in the project.
-    let bases: BTreeMap<&str, &str> = tree
-        .configs
-        .iter()
-        .filter(|config| config.kind == ConfigKind::Base)
-        .filter_map(|config| Some((config.name.as_str(), *of_files.get(&config.file)?)))
-        .collect();
-    let written = write(tree, base, &mut Vec::new());
+    // An image may have another name in the project.
+    for config in &mut tree.configs {
+        if let Some(name) = of_files.get(&config.file) {
+            config.name = (*name).to_owned();
+        }
+    }
+    let tree = &*tree;
+    let has_release = document.root.get("release").is_some();
+    let written = write(tree, base, has_release, &mut Vec::new());
     // The images of the project may have another indentation.
     let column = existing.first().map_or(INDENT + 1, |(key, _)| key.span.column);
     let margin = " ".repeat(column.saturating_sub(1 + INDENT));
@@ -61,14 +78,10 @@ pub(super) fn add(
         }
         lines.push('\n');
         for line in image.text.lines() {
-            let renamed = line.strip_prefix("    base: ").and_then(|name| bases.get(name));
             if !line.is_empty() {
                 lines.push_str(&margin);
             }
-            match renamed {
-                Some(name) => lines.push_str(&format!("    base: {name}")),
-                None => lines.push_str(line),
-            }
+            lines.push_str(line);
             lines.push('\n');
         }
         images.push(image.name.clone());

@@ -8,31 +8,37 @@
 //! - Each role and each config file is in the result's [accounts](Account), and a [`Note`] reports
 //!   everything that the user has to do.
 //!
-//! `tree` reads the directory, `global_variables` the variables for all images, `wrappers` the
-//! wrapper playbooks, `settings` converts variables to settings of a project, `releases` knows
-//! releases of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out`
-//! explains config files without an image, `project_writer` writes the project file, `addition`
-//! adds images to an existing one, and `obsolete` searches the roles for text whose meaning has
-//! changed.
+//! `tree` reads the directory, `inventory` and `group_variables` the variables of hosts and groups,
+//! `python_literal` values of an inventory, `wrappers` the wrapper playbooks, `scripts` the scripts
+//! that run them, `settings` converts variables to settings of a project, `releases` knows releases
+//! of Debian and Ubuntu, `role_choice` finds the role of a config file, `left_out` explains config
+//! files without an image, `project_writer` writes the project file with the variables that
+//! `kept_variables` selects, `addition` adds images to an existing one, and `obsolete` searches the
+//! roles for text whose meaning has changed.
 
 mod addition;
-mod global_variables;
+mod group_variables;
+mod inventory;
+mod kept_variables;
 mod left_out;
 mod line_edit;
 mod obsolete;
 mod project_writer;
+mod python_literal;
 mod releases;
 mod role_choice;
+mod scripts;
 mod settings;
 mod tree;
 mod wrappers;
 mod yaml_writer;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, YamlDocument};
 use crate::project::{FILE_NAME, Project};
 
 /// The result of an import.
@@ -152,8 +158,9 @@ pub enum ImportError {
 /// for all images have a mistake.
 pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
-    let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let written = project_writer::write(&tree, base, &mut notes);
+    let mut tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
+    tree.set_globals(base.is_some());
+    let written = project_writer::write(&tree, base, true, &mut notes);
     if written.images.is_empty() {
         let left_out = tree
             .left_out
@@ -182,9 +189,20 @@ pub fn add(
     base: Option<&str>,
 ) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
-    let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let added = addition::add(&tree, file, text, base, &mut notes)?;
-    Project::parse(file, added.text.clone()).map_err(ImportError::Unreadable)?;
+    let mut tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
+    let document = YamlDocument::parse(file, text.to_owned())?;
+    let of_project = addition::base_of_project(&document.root, folder);
+    let base = base.map(str::to_owned).or(of_project);
+    let base = base.as_deref();
+    tree.set_globals(base.is_some());
+    let added = addition::add(&mut tree, &document, text, base, &mut notes)?;
+    if let Err(error) = Project::parse(file, added.text.clone()) {
+        // The mistake may be in the text of the user.
+        return Err(match Project::parse(file, text.to_owned()) {
+            Err(error) => ImportError::Config(error),
+            Ok(_) => ImportError::Unreadable(error),
+        });
+    }
     finish(&tree, added, base, notes)
 }
 
@@ -208,6 +226,11 @@ fn finish(
 ) -> Result<Imported, ImportError> {
     role_choice::add_role_problems(tree, &mut notes)?;
     obsolete::add_notes(tree, &mut notes)?;
+    // The review of a role names a mistake in YAML, too.
+    let is_not_searched = |note: &Note| note.text.starts_with(obsolete::NOT_SEARCHED);
+    let others = notes.iter().filter(|note| !is_not_searched(note));
+    let lines: BTreeSet<_> = others.map(|note| (note.file.clone(), note.line)).collect();
+    notes.retain(|note| !is_not_searched(note) || !lines.contains(&(note.file.clone(), note.line)));
     notes.sort();
     notes.dedup();
     Ok(Imported { accounts: tree.accounts(base)?, notes, ..imported })

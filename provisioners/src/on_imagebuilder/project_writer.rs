@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Note;
+use super::kept_variables::{Conversion, texts_with_variables};
 use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, advice, archive_lines, is_out_of_use};
-use super::settings::{self, DebianArchive, Global, ImportedSettings, TreeVariables};
+use super::settings::{DebianArchive, Global, ImportedSettings, TreeVariables};
 use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
 use super::wrappers::WrapperCleanup;
-use super::yaml_writer::{entry, flow, glob, has_word, is_name, plain_or_quoted, wrapped};
+use super::yaml_writer::{entry, flow, glob, is_name, plain_or_quoted, wrapped};
 
 /// The parts of a project file.
 #[derive(Debug)]
@@ -38,10 +39,15 @@ impl WrittenProject {
     }
 }
 
-/// Writes the project file. With `base`, the tree's bases are left out.
+/// The base of images in a tree without bases, which the user has to replace.
+pub(super) const NO_BASE: &str = "./base.squashfs";
+
+/// Writes the project file. With `base`, the tree's bases are left out. Without `has_release`, the
+/// images have the release instead of the head.
 pub(super) fn write(
     tree: &ImagebuilderTree,
     base: Option<&str>,
+    has_release: bool,
     notes: &mut Vec<Note>,
 ) -> WrittenProject {
     let images = tree.configs.iter().filter(|c| base.is_none() || c.kind != ConfigKind::Base);
@@ -50,14 +56,16 @@ pub(super) fn write(
         tree,
         base,
         bases: images.iter().copied().filter(|config| config.kind == ConfigKind::Base).collect(),
-        all: ImportedSettings::new(&TreeVariables::new(&tree.globals, &[])),
+        all: ImportedSettings::new(&tree.settings_of(None)),
+        has_release,
+        used: texts_with_variables(tree, &images),
         outputs: BTreeSet::new(),
         text: String::new(),
         notes,
     };
     writer.head();
     writer.settings();
-    let variables = writer.variables(&images);
+    let variables = writer.variables();
     let head = std::mem::take(&mut writer.text);
     let initrds = images.iter().filter(|config| config.kind == ConfigKind::Initrd).count();
     let mut written = Vec::new();
@@ -74,6 +82,10 @@ struct Writer<'a> {
     base: Option<&'a str>,
     bases: Vec<&'a Config>,
     all: ImportedSettings,
+    /// Whether bases have the release for all images.
+    has_release: bool,
+    /// The text that may use variables.
+    used: String,
     /// The output files of all images so far, to give each image a unique one.
     outputs: BTreeSet<String>,
     text: String,
@@ -112,15 +124,23 @@ impl Writer<'_> {
     /// Writes a comment about a release that is out of use.
     fn advice(&mut self, indent: usize, release: &str, archive: Option<&DebianArchive>) {
         if is_out_of_use(release) {
-            let names = self.tree.globals.iter().map(|global| global.name.clone());
-            let kernels: Vec<String> = names.filter(|n| n.contains("kernel_version")).collect();
+            let names = self.tree.everything.iter().map(|global| global.name.clone());
+            let kernels: BTreeSet<String> =
+                names.filter(|n| n.contains("kernel_version")).collect();
+            let kernels: Vec<String> = kernels.into_iter().collect();
             self.comment(indent, &format!("Check: {}", advice(release, archive, &kernels)));
         }
     }
 
+    /// Returns the variable that determines a setting for all images.
+    fn setting(&self, name: &str) -> Option<&Global> {
+        let mut all = self.tree.of_local.iter().chain(&self.tree.globals);
+        all.find(|global| global.name == name)
+    }
+
     /// Returns a comment that names the file of a variable for all images.
     fn origin(&self, name: &str) -> String {
-        let global = self.tree.globals.iter().find(|global| global.name == name);
+        let global = self.setting(name);
         let file = global.map(|global| global.file.display().to_string());
         format!("{name} in {}", file.unwrap_or_default())
     }
@@ -141,7 +161,7 @@ impl Writer<'_> {
             None => {}
         }
         let from = ["debootstrap_apt_server", "apt_server"];
-        let from = from.into_iter().find(|name| self.tree.globals.iter().any(|g| g.name == *name));
+        let from = from.into_iter().find(|name| self.setting(name).is_some());
         if let Some(archive) = &all.archive {
             let release = all.release.as_deref().unwrap_or(DEFAULT_RELEASE);
             let lines = archive_lines(archive, release, &all.components);
@@ -159,7 +179,7 @@ impl Writer<'_> {
                 self.origin("debootstrap_arch"),
             ));
         }
-        let scope = TreeVariables::new(&self.tree.globals, &[]);
+        let scope = self.tree.settings_of(None);
         match scope.get("build_artifact_path") {
             Some(path) => {
                 settings.push((
@@ -219,30 +239,21 @@ impl Writer<'_> {
 
     /// Writes the variables for all images that roles may use.
     /// Returns their names.
-    fn variables(&mut self, images: &[&Config]) -> BTreeSet<String> {
-        let used = self.texts_with_variables(images);
+    fn variables(&mut self) -> BTreeSet<String> {
         let mut lines = String::new();
         let mut file = None;
         let (mut set_here, mut unused, mut invalid) = (Vec::new(), Vec::new(), Vec::new());
         let mut names = BTreeSet::new();
         for global in &self.tree.globals {
-            let value = match conversion(global, &used) {
-                Conversion::Keep => entry(&global.name, &global.value, 2),
-                Conversion::BuildRoot => {
-                    format!("  {}: \"{{{{ build_root }}}}\"\n", global.name)
-                }
-                Conversion::SetByOvercoat => {
-                    set_here.push(global.name.as_str());
-                    continue;
-                }
-                Conversion::Unused => {
-                    unused.push(global.name.as_str());
-                    continue;
-                }
-                Conversion::Invalid => {
-                    invalid.push(global.name.as_str());
-                    continue;
-                }
+            let conversion = Conversion::of(global, &self.used);
+            let Some(value) = conversion.lines(global, 2) else {
+                let left_out = match conversion {
+                    Conversion::SetByOvercoat => &mut set_here,
+                    Conversion::Invalid => &mut invalid,
+                    _ => &mut unused,
+                };
+                left_out.push(global.name.as_str());
+                continue;
             };
             if file != Some(&global.file) {
                 file = Some(&global.file);
@@ -251,6 +262,13 @@ impl Writer<'_> {
             lines.push_str(&value);
             names.insert(global.name.clone());
         }
+        // Roles of images do not have the variables of the host around builds.
+        let of_local = self.tree.of_local.iter().filter(|global| {
+            let is_named = |config: &Config| config.of_host.iter().any(|g| g.name == global.name);
+            !self.tree.configs.iter().any(is_named)
+                && Conversion::of(global, &self.used) == Conversion::Keep
+        });
+        let of_local: Vec<&str> = of_local.map(|global| global.name.as_str()).collect();
         self.line("");
         self.comment(
             0,
@@ -261,6 +279,7 @@ impl Writer<'_> {
             ("overcoat sets them", set_here),
             ("no role uses them", unused),
             ("their names are invalid, also in Ansible", invalid),
+            ("only the host around builds has them, and no image", of_local),
         ] {
             if !names.is_empty() {
                 self.comment(0, &format!("Left out because {why}: {}.", names.join(", ")));
@@ -275,41 +294,14 @@ impl Writer<'_> {
         names
     }
 
-    /// Returns all texts that may use a variable: the roles of these images, their config files,
-    /// and the variables for all images that are kept.
-    fn texts_with_variables(&self, images: &[&Config]) -> String {
-        let mut text = String::new();
-        let roles = self.tree.files_of_images().unwrap_or_default();
-        for file in roles.iter().chain(images.iter().map(|config| &config.file)) {
-            text.push_str(&super::tree::text(&self.tree.folder, file).unwrap_or_default());
-            text.push('\n');
-        }
-        // A kept variable may use others, which must be kept too.
-        let mut kept = BTreeSet::new();
-        loop {
-            let more = self.tree.globals.iter().filter(|global| {
-                !kept.contains(&global.name)
-                    && matches!(conversion(global, &text), Conversion::Keep)
-            });
-            let more: Vec<&Global> = more.collect();
-            if more.is_empty() {
-                return text;
-            }
-            for global in more {
-                kept.insert(global.name.clone());
-                text.push_str(&entry("value", &global.value, 0));
-            }
-        }
-    }
-
     fn image(&mut self, config: &Config, initrds: usize) {
         self.line(&format!("  {}:", config.name));
-        let scope = TreeVariables::new(&self.tree.globals, &config.variables);
+        let scope = self.tree.settings_of(Some(config));
         match config.kind {
             ConfigKind::Base => self.base(config, &scope),
             ConfigKind::Overlay => {
                 self.key("kind", "overlay");
-                self.layers(config, &scope);
+                self.layers(&scope);
                 self.provisioner(config, None);
                 let name = scope.get("overlayfs_archive_name").map(|name| match name {
                     name if name.ends_with(".gz") => name,
@@ -321,14 +313,19 @@ impl Writer<'_> {
         }
     }
 
-    fn base(&mut self, config: &Config, scope: &TreeVariables<'_>) {
+    fn base(&mut self, config: &Config, scope: &TreeVariables) {
         self.key("kind", "base");
         let own = ImportedSettings::new(scope);
-        if own.release != self.all.release
-            && let Some(release) = &own.release
-        {
-            self.advice(4, release, own.archive.as_ref());
-            self.key("release", &plain_or_quoted(release));
+        match &own.release {
+            Some(release) if own.release != self.all.release || !self.has_release => {
+                self.advice(4, release, own.archive.as_ref());
+                self.key("release", &plain_or_quoted(release));
+            }
+            None if !self.has_release => {
+                self.comment(4, "Check: there is no debootstrap_release.");
+                self.key("release", DEFAULT_RELEASE);
+            }
+            _ => {}
         }
         if own.archive != self.all.archive
             && let Some(archive) = &own.archive
@@ -372,14 +369,14 @@ impl Writer<'_> {
         self.output(config, scope.get("basefs_image_name"), "squashfs");
     }
 
-    fn initrd(&mut self, config: &Config, scope: &TreeVariables<'_>, initrds: usize) {
+    fn initrd(&mut self, config: &Config, scope: &TreeVariables, initrds: usize) {
         self.key("kind", "initrd");
         self.comment(
             4,
             "on-imagebuilder creates the initrd in a root of its own. Here it is created in the \
              root of the base, whose image is not changed.",
         );
-        self.layers(config, scope);
+        self.layers(scope);
         let files = self.tree.files_of(Path::new(&config.provisioner)).unwrap_or_default();
         let makes = ["mkinitramfs", "update-initramfs", "dracut"];
         let made = files.iter().any(|file| {
@@ -424,13 +421,13 @@ impl Writer<'_> {
     }
 
     /// Writes the base of an image.
-    fn layers(&mut self, config: &Config, scope: &TreeVariables<'_>) {
+    fn layers(&mut self, scope: &TreeVariables) {
         if let Some(base) = self.base {
             self.key("base", &layer(base));
             return;
         }
         let same = |base: &&&Config| {
-            let of_base = TreeVariables::new(&self.tree.globals, &base.variables);
+            let of_base = self.tree.settings_of(Some(base));
             ["basefs_image_name", "squashfs_image_path"]
                 .iter()
                 .all(|name| scope.raw(name) == of_base.raw(name))
@@ -439,11 +436,10 @@ impl Writer<'_> {
         let names: Vec<String> = self.bases.iter().map(|base| base.name.clone()).collect();
         let base = match (names.as_slice(), fitting.as_slice()) {
             ([], _) => {
-                let text = "the tree has no base for it: write its path as `base`, or use the \
-                            option --base of import";
-                self.notes.push(Note::of_file(&config.file, text));
-                self.comment(4, "Check: the tree has no base. Write the path of an image.");
-                self.key("base", "./base.squashfs");
+                let text = "Check: the tree has no base. Write the path of an image, or import with \
+                            the option --base.";
+                self.comment(4, text);
+                self.key("base", NO_BASE);
                 return;
             }
             ([one], _) => one.clone(),
@@ -498,6 +494,7 @@ impl Writer<'_> {
         let more = more.map_or(&[][..], |(_, variables)| variables);
         let mut variables: Vec<String> =
             more.iter().map(|variable| format!("      {variable}\n")).collect();
+        variables.extend(self.group_variables(config));
         if let Some(problem) = &config.refused {
             if !config.variables.is_empty() {
                 self.comment(
@@ -508,7 +505,11 @@ impl Writer<'_> {
                     ),
                 );
             }
+            let parameters = self.tree.parameters_of(config).0;
             for (name, value) in &config.variables {
+                if parameters.iter().any(|(parameter, _)| parameter == name) {
+                    continue;
+                }
                 if is_name(name) && !matches!(name.as_str(), "build_root" | "build_artifact_path") {
                     variables.push(entry(name, value, 6));
                 } else {
@@ -517,10 +518,37 @@ impl Writer<'_> {
                 }
             }
         }
+        variables.extend(self.parameters(config));
         if !variables.is_empty() {
             self.line("    variables:");
             self.text.push_str(&variables.concat());
         }
+    }
+
+    /// Returns the lines of the variables that the host of an image has, and not all images.
+    fn group_variables(&self, config: &Config) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut file = None;
+        for global in self.tree.group_variables_of(config) {
+            let Some(line) = Conversion::of(global, &self.used).lines(global, 6) else { continue };
+            if file != Some(&global.file) {
+                file = Some(&global.file);
+                lines.push(format!("      # {}\n", global.file.display()));
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// Returns the lines of the parameters that the wrapper playbook passes to the role.
+    fn parameters(&self, config: &Config) -> Vec<String> {
+        let (parameters, playbook) = self.tree.parameters_of(config);
+        if parameters.is_empty() {
+            return Vec::new();
+        }
+        let comment = format!("      # Parameters of the role in {}\n", playbook.display());
+        let lines = parameters.iter().map(|(name, value)| entry(name, value, 6));
+        [comment].into_iter().chain(lines).collect()
     }
 
     /// Returns whether the roles or the variables of an image name a package.
@@ -550,38 +578,6 @@ impl Writer<'_> {
                 self.outputs.insert(own);
             }
         }
-    }
-}
-
-/// How a variable for all images is converted.
-enum Conversion {
-    /// It becomes a variable of the project.
-    Keep,
-    /// It becomes another name of `build_root`.
-    BuildRoot,
-    /// It is left out because overcoat sets it.
-    SetByOvercoat,
-    /// It is left out because no role uses it.
-    Unused,
-    /// It is left out because no variable can have its name.
-    Invalid,
-}
-
-fn conversion(global: &Global, used: &str) -> Conversion {
-    let name = global.name.as_str();
-    // overcoat sets the variables of the connection to the root.
-    let of_ansible = name.starts_with("ansible_") && name != "ansible_dependencies";
-    if matches!(name, "build_root" | "build_artifact_path") || of_ansible {
-        return Conversion::SetByOvercoat;
-    }
-    if !is_name(name) {
-        return Conversion::Invalid;
-    }
-    let is_root = settings::is_build_root(name);
-    match has_word(used, name) {
-        true if is_root => Conversion::BuildRoot,
-        false if settings::is_of_wrappers(name) => Conversion::Unused,
-        _ => Conversion::Keep,
     }
 }
 

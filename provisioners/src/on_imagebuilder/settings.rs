@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use minijinja::{Environment, UndefinedBehavior, Value as Jinja};
 
-use crate::config::{YamlNode, YamlValue};
+use crate::config::YamlNode;
+use crate::config::yaml_1_1::float_text;
+use crate::variables::Variable;
 
-/// A variable for all images.
+/// A variable of a group or host.
 #[derive(Debug, Clone)]
 pub(super) struct Global {
     pub(super) name: String,
@@ -16,11 +18,23 @@ pub(super) struct Global {
     pub(super) file: PathBuf,
 }
 
+impl Global {
+    /// Returns whether this variable is one of others, with the same value.
+    pub(super) fn is_in(&self, others: &[Self]) -> bool {
+        let value = Variable::parse_yaml_1_1(&self.value);
+        others.iter().any(|other| {
+            other.name == self.name
+                && other.value.tag == self.value.tag
+                && Variable::parse_yaml_1_1(&other.value) == value
+        })
+    }
+}
+
 /// The values of variables by name, which may be templates. Variables of an image override those
 /// for all images.
 #[derive(Debug)]
-pub(super) struct TreeVariables<'a> {
-    values: BTreeMap<&'a str, &'a str>,
+pub(super) struct TreeVariables {
+    values: BTreeMap<String, String>,
 }
 
 /// Maximum number of times that the result of a template is rendered again.
@@ -29,22 +43,26 @@ const MAX_RENDERS: usize = 10;
 /// with each rendering.
 const MAX_TEMPLATE_BYTES: usize = 4096;
 
-impl<'a> TreeVariables<'a> {
-    pub(super) fn new(globals: &'a [Global], own: &'a [(String, YamlNode)]) -> Self {
-        let all = globals.iter().map(|global| (&global.name, &global.value));
+impl TreeVariables {
+    /// Reads variables in order of increasing precedence, then those of an image.
+    pub(super) fn new<'a>(
+        globals: impl IntoIterator<Item = &'a Global>,
+        own: &[(String, YamlNode)],
+    ) -> Self {
+        let all = globals.into_iter().map(|global| (&global.name, &global.value));
         let own = own.iter().map(|(name, value)| (name, value));
-        let scalar = |(name, node): (&'a String, &'a YamlNode)| match &node.value {
-            YamlValue::Scalar { text, .. } if !node.is_null() => {
-                Some((name.as_str(), text.as_str()))
+        let mut values = BTreeMap::new();
+        for (name, node) in all.chain(own) {
+            if let Some(text) = text_of(node) {
+                values.insert(name.clone(), text);
             }
-            _ => None,
-        };
-        Self { values: all.chain(own).filter_map(scalar).collect() }
+        }
+        Self { values }
     }
 
     /// Returns the text of a variable, without rendering it.
     pub(super) fn raw(&self, name: &str) -> Option<&str> {
-        self.values.get(name).copied()
+        self.values.get(name).map(String::as_str)
     }
 
     /// Returns the rendered value of a variable; `None` if it is empty or uses unknown variables.
@@ -56,9 +74,7 @@ impl<'a> TreeVariables<'a> {
     pub(super) fn render(&self, text: &str) -> Option<String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        let values =
-            self.values.iter().map(|(name, value)| ((*name).to_owned(), Jinja::from(*value)));
-        let context = Jinja::from(values.collect::<BTreeMap<String, Jinja>>());
+        let context = Jinja::from(self.values.clone());
         let mut text = text.to_owned();
         for _ in 0..MAX_RENDERS {
             if !text.contains("{{") && !text.contains("{%") {
@@ -70,6 +86,18 @@ impl<'a> TreeVariables<'a> {
             text = environment.render_str(&text, &context).ok()?;
         }
         None
+    }
+}
+
+/// Returns a scalar as a template of Ansible writes it.
+fn text_of(node: &YamlNode) -> Option<String> {
+    match Variable::parse_yaml_1_1(node) {
+        Variable::Text(text) => Some(text),
+        Variable::Integer(number) => Some(number.to_string()),
+        Variable::Float(number) => Some(float_text(number)),
+        Variable::Bool(true) => Some("True".to_owned()),
+        Variable::Bool(false) => Some("False".to_owned()),
+        Variable::Null | Variable::List(_) | Variable::Map(_) => None,
     }
 }
 
@@ -141,7 +169,7 @@ pub(super) fn is_of_wrappers(name: &str) -> bool {
 }
 
 impl ImportedSettings {
-    pub(super) fn new(scope: &TreeVariables<'_>) -> Self {
+    pub(super) fn new(scope: &TreeVariables) -> Self {
         let word = |name: &str| scope.get(name).filter(|word| !word.contains(char::is_whitespace));
         Self {
             release: word("debootstrap_release").filter(|word| !word.starts_with('-')),
@@ -154,7 +182,7 @@ impl ImportedSettings {
     }
 }
 
-fn archive(scope: &TreeVariables<'_>) -> Option<DebianArchive> {
+fn archive(scope: &TreeVariables) -> Option<DebianArchive> {
     let clean = |text: &String| !text.contains(char::is_whitespace);
     if let Some(url) = scope.get("debootstrap_apt_server").filter(clean) {
         let url = url.trim_end_matches('/');

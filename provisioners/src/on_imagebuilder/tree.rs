@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::global_variables::globals;
+use super::group_variables::GroupVariables;
 use super::left_out::{self, LeftOut};
-use super::settings::{self, Global};
-use super::wrappers::{WrapperRole, Wrappers};
+use super::scripts::{PairInScript, pairs_in_scripts};
+use super::settings::{Global, TreeVariables};
+use super::wrappers::{ProvisionerPlay, WrapperRole, Wrappers};
 use super::{Account, ImportError, Note, role_choice};
 use crate::ansible::paths::normalized;
 use crate::ansible::role::is_role;
@@ -16,6 +17,9 @@ use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::variables::{DeclaredVariables, Variable, Variables};
 
+/// The group of the host around builds.
+const LOCAL_GROUP: &str = "build_local";
+
 /// The beginning of an encrypted file.
 pub(super) const VAULT_MARK: &str = "$ANSIBLE_VAULT";
 
@@ -23,8 +27,12 @@ pub(super) const VAULT_MARK: &str = "$ANSIBLE_VAULT";
 #[derive(Debug)]
 pub(super) struct ImagebuilderTree {
     pub(super) folder: PathBuf,
-    /// The variables for all images, in order of increasing precedence of their files.
+    /// The variables that all images have with the same values.
     pub(super) globals: Vec<Global>,
+    /// The variables of the host around builds, which determine settings.
+    pub(super) of_local: Vec<Global>,
+    /// The variables of all groups and hosts, without their precedence.
+    pub(super) everything: Vec<Global>,
     /// The config files that have a provisioner, ordered by kind and name.
     pub(super) configs: Vec<Config>,
     /// The config files that are left out, each with the reason.
@@ -48,6 +56,8 @@ pub(super) struct Config {
     pub(super) named_by: NamedBy,
     /// The wrapper playbook that a script runs for it, if it exists.
     playbook: Option<PathBuf>,
+    /// The variables of the host in which the wrapper playbook builds it.
+    pub(super) of_host: Vec<Global>,
     pub(super) variables: Vec<(String, YamlNode)>,
     /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
@@ -64,16 +74,6 @@ pub(super) enum NamedBy {
     Comment,
 }
 
-/// A line of a script that runs a wrapper playbook with a config file and a provisioner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PairInScript {
-    /// The script.
-    pub(super) script: PathBuf,
-    provisioner: String,
-    /// The wrapper playbook, relative to the tree's directory.
-    playbook: Option<PathBuf>,
-}
-
 /// The kind of an image, determined from the directory of its provisioner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ConfigKind {
@@ -83,6 +83,16 @@ pub(super) enum ConfigKind {
 }
 
 impl ConfigKind {
+    /// Returns the group of hosts in which the wrapper playbooks of on-imagebuilder build images of
+    /// this kind.
+    pub(super) fn default_group(self) -> &'static str {
+        match self {
+            Self::Base => "basefs_build_chroot",
+            Self::Overlay => "overlay_build_chroot",
+            Self::Initrd => "initrd_build_env_chroot",
+        }
+    }
+
     /// Returns the kind of the images that a role is for, by the directories above it, or else by
     /// its name: the first versions of on-imagebuilder had all roles in one directory.
     pub(super) fn of_role(role: &str) -> Option<Self> {
@@ -113,11 +123,13 @@ impl ImagebuilderTree {
                 return Err(nothing(&format!("it lacks the directory {name}/ with {what}")));
             }
         }
-        let globals = globals(folder, notes)?;
+        let groups = GroupVariables::read(folder, notes)?;
         let pairs = pairs_in_scripts(folder, notes)?;
         let mut tree = Self {
             folder: folder.to_owned(),
-            globals,
+            globals: Vec::new(),
+            of_local: Vec::new(),
+            everything: groups.everything(),
             configs: Vec::new(),
             left_out: BTreeMap::new(),
             roles: roles_below(folder, Path::new("roles"))?,
@@ -125,26 +137,99 @@ impl ImagebuilderTree {
         };
         for file in files_below(folder, Path::new("vars"))? {
             if is_yaml(&file) {
-                match config(folder, &file, &tree.globals, &pairs)? {
+                match config(folder, &file, &tree.everything, &pairs)? {
                     Ok(config) => tree.configs.push(config),
                     Err(reason) => drop(tree.left_out.insert(file, reason)),
                 }
             }
         }
+        tree.set_group_variables(&groups, notes);
+        tree.set_globals(false);
         role_choice::choose_roles(&mut tree, notes)?;
         left_out::explain(&mut tree, notes)?;
         assign_names(&mut tree.configs);
         Ok(tree)
     }
 
-    /// Returns the variables of an image: those for all images, and its own, which override them.
+    /// Gives each image the variables of the host in which its wrapper playbook builds it.
+    fn set_group_variables(&mut self, groups: &GroupVariables, notes: &mut Vec<Note>) {
+        let of_images = [ConfigKind::Base, ConfigKind::Overlay, ConfigKind::Initrd];
+        let own = of_images.iter().map(|kind| kind.default_group());
+        let own = own.chain(self.wrappers.plays.iter().map(|play| play.hosts.as_str()));
+        let others: Vec<&str> = own.chain([LOCAL_GROUP]).collect();
+        let mut used = BTreeSet::new();
+        let mut of_configs = Vec::new();
+        for config in &self.configs {
+            let group = self.play_of(config).map_or(config.kind.default_group(), |p| &p.hosts);
+            used.insert(group);
+            of_configs.push(groups.of_host(group, &others));
+        }
+        let of_local = groups.of_host(LOCAL_GROUP, &others);
+        groups.note_files(&used, notes);
+        for (config, of_host) in self.configs.iter_mut().zip(of_configs) {
+            config.of_host = of_host;
+        }
+        self.of_local = of_local;
+    }
+
+    /// Determines the variables that all images have with the same values. With `without_bases`,
+    /// the bases are left out.
+    pub(super) fn set_globals(&mut self, without_bases: bool) {
+        let images = self.configs.iter();
+        let images = images.filter(|c| !without_bases || c.kind != ConfigKind::Base);
+        let images: Vec<&Config> = images.collect();
+        let Some((first, rest)) = images.split_first() else { return };
+        let in_all = |global: &&Global| rest.iter().all(|image| global.is_in(&image.of_host));
+        self.globals = first.of_host.iter().filter(in_all).cloned().collect();
+    }
+
+    /// Returns the play of a wrapper playbook that builds an image.
+    fn play_of(&self, config: &Config) -> Option<&ProvisionerPlay> {
+        self.wrappers.plays.iter().find(|play| match config.playbook.as_deref() {
+            Some(playbook) => play.playbook == playbook,
+            None => play.is_default && play.kind == Some(config.kind),
+        })
+    }
+
+    /// Returns the parameters that the wrapper playbook of an image passes to its role, and that
+    /// playbook.
+    pub(super) fn parameters_of(&self, config: &Config) -> (&[(String, YamlNode)], &Path) {
+        match self.play_of(config) {
+            Some(play) => (&play.parameters, &play.playbook),
+            None => (&[], Path::new("")),
+        }
+    }
+
+    /// Returns the variables of the host of an image that other images lack or have with other
+    /// values, and that nothing in the image overrides.
+    pub(super) fn group_variables_of<'a>(&self, config: &'a Config) -> Vec<&'a Global> {
+        let parameters = self.parameters_of(config).0;
+        let is_overridden = |global: &Global| {
+            let own = config.variables.iter().chain(parameters);
+            own.into_iter().any(|(name, _)| *name == global.name)
+        };
+        let of_host = config.of_host.iter();
+        of_host.filter(|global| !global.is_in(&self.globals) && !is_overridden(global)).collect()
+    }
+
+    /// Returns the variables of an image in order of increasing precedence: those of its host, of
+    /// its config file, and the parameters of its role.
     pub(super) fn variables_of(&self, config: &Config) -> Variables {
         let mut variables = Variables::default();
-        let all = self.globals.iter().map(|global| (&global.name, &global.value));
-        for (name, value) in all.chain(config.variables.iter().map(|(n, v)| (n, v))) {
+        let of_host = config.of_host.iter().map(|global| (&global.name, &global.value));
+        let own = config.variables.iter().chain(self.parameters_of(config).0);
+        for (name, value) in of_host.chain(own.map(|(name, value)| (name, value))) {
             variables.set(name, Variable::parse_yaml_1_1(value));
         }
         variables
+    }
+
+    /// Returns the variables that determine the settings of an image, or of all images. In Ansible
+    /// those of the host around builds do.
+    pub(super) fn settings_of(&self, config: Option<&Config>) -> TreeVariables {
+        let of_images = config.map_or(&self.globals, |config| &config.of_host);
+        let own = config.map_or(&[][..], |config| &config.variables);
+        TreeVariables::new(of_images.iter().chain(&self.of_local), own)
     }
 
     /// Returns the directories of the roles that an image runs: its own, and those that a site
@@ -254,56 +339,11 @@ impl ImagebuilderTree {
     }
 }
 
-/// Returns the provisioners that scripts pass to the wrapper playbooks, by config file. Adds a note
-/// about each other variable that they pass.
-fn pairs_in_scripts(
-    folder: &Path,
-    notes: &mut Vec<Note>,
-) -> Result<BTreeMap<PathBuf, PairInScript>, ImportError> {
-    let mut found = BTreeMap::new();
-    for entry in list(folder)? {
-        let Some(name) = entry.file_name().map(PathBuf::from) else { continue };
-        let script = name.extension().is_some_and(|e| e == "sh") || name == Path::new("Makefile");
-        if !script || !entry.is_file() {
-            continue;
-        }
-        let text = text(folder, &name)?.replace("\\\n", " ");
-        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-            let words = || line.split(|c: char| c.is_whitespace() || "\"'".contains(c));
-            let value = |key: &str| words().find_map(|word| word.strip_prefix(key));
-            let (Some(config), Some(provisioner)) = (value("config_file="), value("provisioner="))
-            else {
-                continue;
-            };
-            for word in words() {
-                let passed = word.split_once('=').filter(|(name, _)| !name.starts_with('-'));
-                if let Some((variable, value)) = passed
-                    && !["config_file", "provisioner"].contains(&variable)
-                {
-                    let text = format!(
-                        "not converted: the variable {variable}={value} for {config}; add it to \
-                         the `variables` of the image"
-                    );
-                    notes.push(Note::of_file(&name, text));
-                }
-            }
-            let playbook = words().find(|word| is_yaml(Path::new(word)) && !word.contains('='));
-            let pair = PairInScript {
-                script: name.clone(),
-                provisioner: provisioner.to_owned(),
-                playbook: playbook.map(|word| normalized(Path::new(word))),
-            };
-            found.entry(normalized(Path::new(config))).or_insert(pair);
-        }
-    }
-    Ok(found)
-}
-
 /// Reads a config file. Returns the reason if it is left out.
 fn config(
     folder: &Path,
     file: &Path,
-    globals: &[Global],
+    everything: &[Global],
     pairs: &BTreeMap<PathBuf, PairInScript>,
 ) -> Result<Result<Config, LeftOut>, ImportError> {
     let Ok(text) = String::from_utf8(bytes(folder, file)?) else {
@@ -313,14 +353,19 @@ fn config(
         let to_do = "decrypt it with `ansible-vault decrypt`";
         return Ok(Err(LeftOut::with_mistake("it is encrypted", to_do)));
     }
-    let document = match YamlDocument::parse(&folder.join(file), text.clone()) {
+    let path = folder.join(file);
+    let document = match YamlDocument::parse(&path, text.clone()) {
         Ok(document) => document,
         Err(error) => return Ok(Err(LeftOut::from_error(&error))),
     };
     let (key, rest) = document.root.without("provisioner");
-    let variables: Vec<(String, YamlNode)> = variables(&rest).collect();
+    let has_merges = has_merge_key(&rest);
+    // Ansible adds the entries of `<<` to a mapping.
+    let of_ansible = YamlDocument::parse_ansible(&path, text.clone())?;
+    let variables: Vec<(String, YamlNode)> =
+        variables(&of_ansible.root.without("provisioner").1).collect();
     let of_key = key.as_ref().and_then(|node| node.text("a directory").ok()).and_then(|text| {
-        let scope = settings::TreeVariables::new(globals, &variables);
+        let scope = TreeVariables::new(everything, &variables);
         scope.render(text).map(|text| (text, NamedBy::YamlKey))
     });
     let pair = pairs.get(file);
@@ -344,6 +389,7 @@ fn config(
     let is_template = |text: &str| text.contains("{{");
     let refused = match DeclaredVariables::parse(Some(&rest)) {
         Err(mistake) => Some(mistake.problem.clone()),
+        Ok(_) if has_merges => Some("it has a key `<<`".to_owned()),
         // A project does not render templates in the name of a provisioner.
         Ok(_)
             if named_by == NamedBy::YamlKey
@@ -362,9 +408,21 @@ fn config(
         playbook: pair
             .and_then(|pair| pair.playbook.clone())
             .filter(|playbook| folder.join(playbook).is_file()),
+        of_host: Vec::new(),
         variables,
         refused,
     }))
+}
+
+/// Returns whether a mapping in a value has the key `<<`.
+fn has_merge_key(node: &YamlNode) -> bool {
+    match &node.value {
+        YamlValue::Scalar { .. } => false,
+        YamlValue::List(nodes) => nodes.iter().any(has_merge_key),
+        YamlValue::Map(entries) => {
+            entries.iter().any(|(key, node)| key.name == "<<" || has_merge_key(node))
+        }
+    }
 }
 
 /// Returns the provisioner named by a comment: `# provisioner: roles/overlay/x`.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::tree::{self, ConfigKind, is_yaml};
+use super::yaml_writer::is_name;
 use super::{ImportError, Note};
 use crate::ansible::paths::normalized;
-use crate::ansible::tasks::{Task, tasks};
+use crate::ansible::tasks::{Task, is_keyword, tasks};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 
 /// What the wrapper playbooks do in addition to the roles of images.
@@ -15,6 +16,8 @@ use crate::config::{YamlDocument, YamlNode, YamlValue};
 pub(super) struct Wrappers {
     /// The roles that playbooks name literally, by directory.
     pub(super) roles: BTreeMap<PathBuf, WrapperRole>,
+    /// The plays that run the role of an image.
+    pub(super) plays: Vec<ProvisionerPlay>,
     /// The roles that a site added, in the order in which they run.
     pub(super) added: Vec<AddedRole>,
     /// What `clean_fs.yml` removes.
@@ -28,6 +31,21 @@ pub(super) struct WrapperRole {
     pub(super) playbook: PathBuf,
     /// Whether it is a part of on-imagebuilder that overcoat replaces.
     pub(super) is_known: bool,
+}
+
+/// A play of a wrapper playbook that runs the role of an image.
+#[derive(Debug)]
+pub(super) struct ProvisionerPlay {
+    /// The playbook, relative to the tree's directory.
+    pub(super) playbook: PathBuf,
+    /// Whether it is the wrapper of on-imagebuilder for the kind.
+    pub(super) is_default: bool,
+    /// The kind of the images; `None` if neither the hosts nor the name of the playbook says it.
+    pub(super) kind: Option<ConfigKind>,
+    /// The group, or the host, in which it runs.
+    pub(super) hosts: String,
+    /// The parameters of the role.
+    pub(super) parameters: Vec<(String, YamlNode)>,
 }
 
 /// A role that a site added to a wrapper playbook, and that runs in the root of each image.
@@ -189,6 +207,13 @@ impl Wrappers {
             for (role, node) in roles_of(play) {
                 if role.contains(PROVISIONER) {
                     is_before = false;
+                    self.plays.push(ProvisionerPlay {
+                        playbook: file.to_owned(),
+                        is_default: kind.is_some() && kind_of(file) == kind,
+                        kind,
+                        hosts: hosts_of(play, kind, file, notes),
+                        parameters: parameters(node, file, notes),
+                    });
                     continue;
                 }
                 let role = normalized(&beside.join(role));
@@ -268,10 +293,56 @@ impl WrapperCleanup {
     }
 }
 
+/// Returns the group or host of a play. Adds a note if it is a pattern.
+fn hosts_of(
+    play: &YamlNode,
+    kind: Option<ConfigKind>,
+    file: &Path,
+    notes: &mut Vec<Note>,
+) -> String {
+    let default = kind.map_or("", ConfigKind::default_group).to_owned();
+    let Some(node) = play.get("hosts") else { return default };
+    match node.text("a group") {
+        Ok(hosts) if !hosts.contains(['{', ':', ',', '*', '&', '!', '[']) => hosts.to_owned(),
+        _ => {
+            let text = "not converted: the pattern of `hosts`; if the variables of its hosts differ \
+                        from those of the other groups, write them to `variables` of the images";
+            notes.push(Note::at(file, node.span.line, text));
+            default
+        }
+    }
+}
+
+/// Returns the parameters of the role of images: keys that are no keywords, and `vars`. Adds a note
+/// about its other keys.
+fn parameters(role: &YamlNode, file: &Path, notes: &mut Vec<Note>) -> Vec<(String, YamlNode)> {
+    let YamlValue::Map(entries) = &role.value else { return Vec::new() };
+    let mut found: Vec<(String, YamlNode)> = Vec::new();
+    let mut others = Vec::new();
+    for (key, value) in entries {
+        match key.name.as_str() {
+            "role" | "name" | "tags" => {}
+            "vars" => found.extend(tree::variables(value)),
+            name if is_keyword(name) || !is_name(name) => others.push(format!("`{name}`")),
+            name => found.push((name.to_owned(), value.clone())),
+        }
+    }
+    if !others.is_empty() {
+        let text = format!(
+            "not converted: {} of the role of the images; write it in the roles",
+            others.join(", ")
+        );
+        notes.push(Note::at(file, role.span.line, text));
+    }
+    found
+}
+
 /// Adds a note about parameters and conditions of a role in a playbook.
 fn note_parameters(role: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
     let YamlValue::Map(entries) = &role.value else { return };
-    let more = entries.iter().filter(|(key, _)| !["role", "name"].contains(&key.name.as_str()));
+    // Tags select tasks only on the command line.
+    let ignored = ["role", "name", "tags"];
+    let more = entries.iter().filter(|(key, _)| !ignored.contains(&key.name.as_str()));
     let more: Vec<String> = more.map(|(key, _)| format!("`{}`", key.name)).collect();
     if !more.is_empty() {
         let text = format!(
@@ -313,6 +384,9 @@ fn note_unknown_keys(play: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
                          roles that need it"
                     }
                     "handlers" => "write them to handlers/main.yml of the roles that notify them",
+                    "accelerate" | "accelerate_port" | "accelerate_ipv6" => {
+                        "delete it, because it was removed from Ansible"
+                    }
                     _ => "if a role needs it, write the same in its tasks",
                 };
                 let text = format!("not converted: `{name}` of this play; {instead}");

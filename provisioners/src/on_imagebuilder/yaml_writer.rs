@@ -1,9 +1,11 @@
 //! Writes variables as YAML.
 //!
 //! The variables were written for Ansible, which reads YAML 1.1. They are converted to words with
-//! the same meaning in YAML 1.2: `yes` becomes `true`, and `0644` becomes 420.
+//! the same meaning in YAML 1.2: `yes` becomes `true`, `0644` becomes 420, and `1:30` becomes 90.
 
+use crate::config::yaml_1_1::float_text;
 use crate::config::{YamlNode, YamlValue};
+use crate::variables::Variable;
 
 /// Returns the lines of `name: value`, indented by `indent` spaces.
 pub(super) fn entry(name: &str, value: &YamlNode, indent: usize) -> String {
@@ -59,23 +61,34 @@ fn scalar(node: &YamlNode) -> String {
     if !plain || text.is_empty() || text.contains('\n') {
         return quoted(text);
     }
-    match text.to_lowercase().as_str() {
-        "yes" | "on" => return "true".to_owned(),
-        "no" | "off" => return "false".to_owned(),
-        _ => {}
+    match Variable::parse(node) {
+        Ok(_) => text.clone(),
+        Err(_) => flow_value(&Variable::parse_yaml_1_1(node)),
     }
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", text.strip_prefix('+').unwrap_or(text)),
-    };
-    if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
-        return match i64::from_str_radix(digits, 8) {
-            Ok(number) => format!("{sign}{number}"),
-            // `08` is text in YAML 1.1.
-            Err(_) => quoted(text),
-        };
+}
+
+/// Returns a value in one line.
+pub(super) fn flow_value(value: &Variable) -> String {
+    match value {
+        Variable::Null => "null".to_owned(),
+        Variable::Bool(value) => value.to_string(),
+        Variable::Integer(number) => number.to_string(),
+        Variable::Float(number) if number.is_finite() => float_text(*number),
+        // A project has no infinite numbers.
+        Variable::Float(number) => quoted(&number.to_string().to_lowercase()),
+        Variable::Text(text) => quoted(text),
+        Variable::List(items) => {
+            let items: Vec<String> = items.iter().map(flow_value).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Variable::Map(entries) => {
+            let entries = entries.iter();
+            let entries: Vec<String> = entries
+                .map(|(name, value)| format!("{}: {}", quoted(name), flow_value(value)))
+                .collect();
+            format!("{{{}}}", entries.join(", "))
+        }
     }
-    text.clone()
 }
 
 /// Returns text in double quotes.
@@ -162,7 +175,7 @@ mod tests {
     #[test]
     fn converts_yaml_1_1_to_equal_yaml_1_2() {
         let text = r#"
-words: [yes, Off, "yes", 0644, 08, -010, 1.5, ~, "1", 'it''s', "a\tb\\"]
+words: [yes, Off, "yes", 0644, 08, -010, 1:30, 7e4, 0o22, 1_000, 1:30.5, .inf, 1.0e+16, 1.5, ~, "1", 'it''s', "a\tb\\"]
 deep:
   - {a: [], b: {}, c: [[1, 2], {x: y}]}
   - - nested
@@ -185,6 +198,13 @@ folded: one
   - 420
   - "08"
   - -8
+  - 90
+  - "7e4"
+  - "0o22"
+  - 1000
+  - 90.5
+  - "inf"
+  - 1.0e+16
   - 1.5
   - null
   - "1"

@@ -71,7 +71,8 @@ fn search_key(
         let instead = format!("{name}: {quote}{{{{ {} }}}}{quote}", bare.expression);
         let line = key.span.line;
         let shown = format!("`{name}: {scalar}`");
-        if names.contains(bare.variable) {
+        let undefined = bare.variables.iter().find(|name| !names.contains(name));
+        if undefined.is_none() {
             // A backslash has another meaning in double quotes.
             let old = key_and_value(text, key, value).filter(|_| !scalar.contains('\\'));
             let at = (line, key.span.column);
@@ -81,7 +82,10 @@ fn search_key(
         } else {
             let reads = match one_value {
                 Some(true) => "is one item".to_owned(),
-                _ => format!("is text, and nothing in the tree defines `{}`", bare.variable),
+                _ => format!(
+                    "is text, and nothing in the tree defines `{}`",
+                    undefined.copied().unwrap_or_default()
+                ),
             };
             let problem =
                 format!("{shown} {reads}; if it is meant as a variable, write `{instead}`");
@@ -108,7 +112,7 @@ fn search_element(
     let Some(bare) = Bare::find(scalar).filter(|_| !scalar.contains(['\\', '"'])) else { return };
     let line = element.span.line;
     let instead = format!("\"{{{{ {} }}}}\"", bare.expression);
-    if names.contains(bare.variable) {
+    if bare.variables.iter().all(|name| names.contains(name)) {
         let edit = LineEdit::replace_from(text, (line, element.span.column), scalar, &instead);
         let problem =
             format!("`{scalar}` in `{key}` is text and not a variable: write `{instead}`");
@@ -124,12 +128,12 @@ fn search_element(
 /// An expression without braces.
 struct Bare<'a> {
     expression: &'a str,
-    /// The variable that it begins with.
-    variable: &'a str,
+    /// The variables that it begins with: several in a sum.
+    variables: Vec<&'a str>,
 }
 
 impl<'a> Bare<'a> {
-    /// Reads the name of a variable, or an expression that begins with one.
+    /// Reads the name of a variable, or an expression that begins with one or with a sum of several.
     fn find(text: &'a str) -> Option<Self> {
         let expression = match text.strip_prefix('$') {
             Some(rest) => {
@@ -137,19 +141,20 @@ impl<'a> Bare<'a> {
             }
             None => text,
         };
-        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let expression_part = |c: char| part(c) || ".[]'\"".contains(c);
-        let first = expression.split('|').next().unwrap_or_default().trim();
-        let begins = first.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !begins
-            || !first.chars().all(expression_part)
-            || is_file_name(text)
-            || LITERALS.contains(&text)
-        {
+        if is_file_name(text) || LITERALS.contains(&text) {
             return None;
         }
-        let variable = first.split(|c| !part(c)).next().unwrap_or_default();
-        Some(Self { expression, variable })
+        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let expression_part = |c: char| part(c) || ".[]()'\"".contains(c);
+        let first = expression.split('|').next().unwrap_or_default();
+        let variable = |term: &'a str| {
+            let term = term.trim();
+            let begins = term.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+            let is_variable = begins && term.chars().all(expression_part);
+            is_variable.then(|| term.split(|c| !part(c)).next()).flatten()
+        };
+        let variables = first.split(" + ").map(variable).collect::<Option<_>>()?;
+        Some(Self { expression, variables })
     }
 }
 
@@ -201,6 +206,8 @@ mod tests {
                 "with_items: result.results | map(attribute=\"x\")",
                 "with_items: '{{ result.results | map(attribute=\"x\") }}'",
             ),
+            ("with_items: pkgs + users", "with_items: \"{{ pkgs + users }}\""),
+            ("with_items: users.keys()", "with_items: \"{{ users.keys() }}\""),
             ("with_items: ansible_mounts", "with_items: \"{{ ansible_mounts }}\""),
             ("with_nested: [users, [a, b]]", "with_nested: [\"{{ users }}\", [a, b]]"),
             ("with_subelements: [users, keys]", "with_subelements: [\"{{ users }}\", keys]"),
@@ -222,6 +229,10 @@ mod tests {
         };
         for (old, note) in [
             ("with_items: lshw", Some(one("with_items: lshw", "with_items: \"{{ lshw }}\""))),
+            (
+                "with_items: pkgs + lshw",
+                Some(one("with_items: pkgs + lshw", "with_items: \"{{ pkgs + lshw }}\"")),
+            ),
             ("with_items: $lshw", Some(one("with_items: $lshw", "with_items: \"{{ lshw }}\""))),
             (
                 "with_dict: tools",

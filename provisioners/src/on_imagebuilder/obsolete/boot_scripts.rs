@@ -1,6 +1,8 @@
 //! Scripts that mount the file system `overlayfs`, which is named `overlay` since Linux 3.18 and
 //! needs a work directory.
 
+use std::ops::RangeInclusive;
+
 use super::syntax::task_lines;
 use super::{Obsolete, scalars};
 use crate::ansible::tasks::tasks;
@@ -16,6 +18,9 @@ const MOUNT_PROBLEM: &str = "the file system `overlayfs` is named `overlay` sinc
 
 /// Searches a script.
 pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
+    let documents = here_documents(text);
+    let in_document = |line: usize| documents.iter().any(|lines| lines.contains(&line));
+    let first = found.len();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let code = line.trim_start();
@@ -53,6 +58,59 @@ pub(super) fn search_script(text: &str, found: &mut Vec<Obsolete>) {
             found.push(Obsolete::new(number, MOUNT_PROBLEM, edit.flatten()));
         }
     }
+    // The shell may change the text, or another program may read it.
+    for found in found[first..].iter_mut().filter(|found| in_document(found.line)) {
+        found.edits.clear();
+    }
+}
+
+/// Returns the lines of the here-documents of a script, from 1, each with its last line.
+fn here_documents(text: &str) -> Vec<RangeInclusive<usize>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    let mut index = 0;
+    while index < lines.len() {
+        let line = lines[index];
+        index += 1;
+        if line.trim_start().starts_with('#') {
+            continue;
+        }
+        for (has_tabs, word) in here_words(line) {
+            let is_end = |line: &&str| {
+                let line = if has_tabs { line.trim_start_matches('\t') } else { line };
+                line == word
+            };
+            // Without an end, it is another operator: `$((1 << 2))`.
+            if let Some(length) = lines[index..].iter().position(is_end) {
+                found.push(index + 1..=index + 1 + length);
+                index += length + 1;
+            }
+        }
+    }
+    found
+}
+
+/// Returns the words that end the here-documents of a line, and whether tabs before them are
+/// ignored.
+fn here_words(line: &str) -> Vec<(bool, String)> {
+    let mut found = Vec::new();
+    let mut rest = line;
+    while let Some((_, after)) = rest.split_once("<<") {
+        if let Some(after) = after.strip_prefix('<') {
+            rest = after;
+            continue;
+        }
+        let has_tabs = after.starts_with('-');
+        let after = after.trim_start_matches('-').trim_start_matches([' ', '\t']);
+        let end = after.find(|c: char| c.is_whitespace() || ";|&<>()`".contains(c));
+        let word = &after[..end.unwrap_or(after.len())];
+        let word = word.replace(['\'', '"', '\\'], "");
+        if !word.is_empty() {
+            found.push((has_tabs, word));
+        }
+        rest = after;
+    }
+    found
 }
 
 /// Returns the part of a line from a program to the last occurrence of an argument.
@@ -141,7 +199,9 @@ pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<
 
 /// Searches the command of a task, which may have several lines.
 fn search_command(node: &YamlNode, code: &str, text: &str, found: &mut Vec<Obsolete>) {
-    for code in code.lines() {
+    let documents = here_documents(code);
+    for (index, code) in code.lines().enumerate() {
+        let first = found.len();
         let line = node.span.line;
         if let Some(command) = command_with(code, "modprobe", "overlayfs") {
             let new = format!("{}overlay", command.trim_end_matches("overlayfs"));
@@ -158,6 +218,9 @@ fn search_command(node: &YamlNode, code: &str, text: &str, found: &mut Vec<Obsol
             // The place of a work directory is a choice.
             let edit = edit.filter(|_| code.contains("workdir="));
             found.push(Obsolete::new(at, MOUNT_PROBLEM, edit));
+        }
+        if documents.iter().any(|lines| lines.contains(&(index + 1))) {
+            found[first..].iter_mut().for_each(|found| found.edits.clear());
         }
     }
 }
@@ -180,6 +243,7 @@ mod tests {
                 1,
             ),
             ("- shell: mount -t overlayfs x /m -o upperdir=u,lowerdir=l", "", 1),
+            ("- shell: |\n    cat >x <<E\n    modprobe overlayfs\n    E", "", 3),
             ("- shell: |\n    cd /m\n    mount -t overlayfs x . -o lowerdir=l", "", 3),
             ("- mount: name=/m src=x fstype=overlayfs state=mounted", "", 1),
             ("- mount:\n    src: x\n    fstype: overlayfs", "", 3),
@@ -224,10 +288,16 @@ mod tests {
             "if ! mount -t overlayfs x / -o upperdir=u,lowerdir=l; then\n",
             "mount -t overlayfs x / -o lowerdir=l,upperdir=/u;\n",
             "[ -d /u ] && \\\n  mount -t overlayfs x / -o upperdir=u,lowerdir=l\n",
+            "cat <<EOT\nmount -t overlayfs x / -o upperdir=u,lowerdir=l\nEOT\n",
+            "cat >a <<-'E' && cat <<\"F\"\n\tE\nmount -t overlayfs x / -o upperdir=u,lowerdir=l\nF\n",
+            "cat << \\E\n\tE\n# x\nmodprobe overlayfs\nE\n",
         ] {
             assert_eq!(search(kept), (1, kept.to_owned()));
         }
         for (old, new) in [
+            ("cat <<E\nE\nmodprobe overlayfs\n", "cat <<E\nE\nmodprobe overlay\n"),
+            ("cat <<<E\nmodprobe overlayfs\nE\n", "cat <<<E\nmodprobe overlay\nE\n"),
+            ("x=$((1 << 2))\nmodprobe overlayfs\n", "x=$((1 << 2))\nmodprobe overlay\n"),
             (
                 "mount -t overlayfs x / -o upperdir=u,lowerdir=l,workdir=w\n",
                 "mount -t overlay x / -o upperdir=u,lowerdir=l,workdir=w\n",

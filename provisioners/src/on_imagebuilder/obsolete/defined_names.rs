@@ -28,7 +28,7 @@ impl DefinedNames {
     /// Reads all files with variables, tasks or plays.
     pub(in crate::on_imagebuilder) fn find(tree: &ImagebuilderTree) -> Result<Self, ImportError> {
         let mut found = Self::default();
-        found.0.extend(tree.globals.iter().map(|global| global.name.clone()));
+        found.0.extend(tree.everything.iter().map(|global| global.name.clone()));
         // Files in other directories have variables if a task or play reads them.
         let mut others = Vec::new();
         for folder in FOLDERS.map(Path::new) {

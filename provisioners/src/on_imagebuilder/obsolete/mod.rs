@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 pub(super) use self::defined_names::DefinedNames;
 use super::line_edit::{LineEdit, apply};
 use super::releases::is_out_of_use;
-use super::settings::TreeVariables;
 use super::tree::{self, ImagebuilderTree};
 use super::yaml_writer::has_word;
 use super::{FileChange, ImportError, Note};
@@ -21,6 +20,9 @@ use crate::config::{YamlDocument, YamlNode, YamlValue};
 
 /// Maximum size of a script that is searched, in bytes: hand-written files are smaller.
 const MAX_SCRIPT_BYTES: usize = 1 << 20;
+
+/// The beginning of the note about a file that is not YAML.
+pub(super) const NOT_SEARCHED: &str = "not searched for obsolete syntax";
 
 /// A problem in a file.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ pub(super) fn add_notes(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Resul
 /// Adds a note for each line that names the release of the tree if it is out of use: archives of
 /// packages, and names of files.
 fn note_old_release(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Result<(), ImportError> {
-    let release = TreeVariables::new(&tree.globals, &[]).get("debootstrap_release");
+    let release = tree.settings_of(None).get("debootstrap_release");
     let Some(release) = release.filter(|release| is_out_of_use(release)) else { return Ok(()) };
     for file in searched_files(tree)? {
         let is_template = file.iter().any(|part| part == "templates");
@@ -121,7 +123,7 @@ fn search(
                 boot_scripts::search_tasks(&document, &text, &mut found);
             }
             Err(error) => {
-                notes.push(Note::from_error(file, "not searched for obsolete syntax", &error));
+                notes.push(Note::from_error(file, NOT_SEARCHED, &error));
             }
         }
         if !is_config {

@@ -10,9 +10,15 @@ use crate::config::{YamlDocument, YamlKey, YamlNode, YamlValue};
 use crate::on_imagebuilder::line_edit::{LineEdit, line_of};
 use crate::on_imagebuilder::tree::{self, ImagebuilderTree};
 use crate::on_imagebuilder::{ImportError, Note};
+use crate::variables::Variable;
 
 /// Removed keys: the key, the key that replaces it, and text about the removal.
-const REMOVED_KEYS: [(&str, Option<&str>, &str); 7] = [
+const REMOVED_KEYS: [(&str, Option<&str>, &str); 8] = [
+    (
+        "first_available_file",
+        None,
+        "was removed from Ansible: write `with_first_found`, and `{{ item }}` as the file",
+    ),
     ("sudo", Some("become"), "was removed from Ansible: write `become: true`"),
     ("sudo_user", Some("become_user"), "was removed from Ansible: write `become_user`"),
     ("sudo_pass", None, "was removed from Ansible: delete it"),
@@ -22,12 +28,17 @@ const REMOVED_KEYS: [(&str, Option<&str>, &str); 7] = [
     ("only_if", None, "was removed from Ansible: write the condition to `when`"),
 ];
 
+/// Removed states of services, and those that replace them.
+const REMOVED_SERVICE_STATES: [(&str, &str); 1] = [("running", "started")];
+
 /// Removed states of packages, and those that replace them.
 const REMOVED_STATES: [(&str, &str); 3] =
     [("installed", "present"), ("removed", "absent"), ("uninstalled", "absent")];
 
 /// Modules that current Ansible or current releases lack, and what replaces them.
-const REMOVED_MODULES: [(&str, &str); 3] = [
+const REMOVED_MODULES: [(&str, &str); 5] = [
+    ("accelerate", "was removed from Ansible: delete the task"),
+    ("fireball", "was removed from Ansible: delete the task"),
     ("docker", "was removed from Ansible: write `community.docker.docker_container`"),
     ("ec2_facts", "was removed from Ansible: write `amazon.aws.ec2_metadata_facts`"),
     ("easy_install", "runs a program that current releases lack: write `pip`"),
@@ -87,17 +98,31 @@ fn search_key(
             _ => problem,
         };
         found.push(Obsolete::new(line, format!("`{name}` {problem}"), edit));
-    } else if name == "include" {
-        // Without a loop or a template, the old module included the tasks before the run.
+    } else if name.rsplit('.').next() == Some("include") {
+        // Without a loop, a template or `static: no`, the old module included the tasks before the
+        // run.
         let is_dynamic = task.looped().is_some() || scalar.is_some_and(|text| text.contains("{{"));
+        let is_dynamic = task.node.get("static").map_or(is_dynamic, |node| !is_true(node));
         let new = if is_dynamic { "include_tasks" } else { "import_tasks" };
+        let new = format!("{}{new}", name.strip_suffix("include").unwrap_or_default());
         // Variables for the included tasks were keys of the task, or followed the name.
         let is_plain = scalar.is_some_and(|text| !text.contains('='))
-            && task.entries().iter().all(|(key, _)| is_keyword(&key.name) || key.name == "include");
-        let more =
-            if is_plain { "" } else { ", with its variables in `vars` and without `static`" };
-        let problem = format!("`include` was removed in Ansible 2.16: write `{new}`{more}");
-        found.push(Obsolete::new(line, problem, is_plain.then(|| rename(new)).flatten()));
+            && task.entries().iter().all(|(key, _)| is_keyword(&key.name) || key.name == name);
+        let more = if is_plain { "" } else { ", with its variables in `vars`" };
+        let problem = format!("`{name}` was removed in Ansible 2.16: write `{new}`{more}");
+        found.push(Obsolete::new(line, problem, is_plain.then(|| rename(&new)).flatten()));
+    } else if name == "static" {
+        // A role was imported if it was static.
+        let is_role = task.module().is_some_and(|module| module.name == "include_role");
+        let (problem, edit) = match is_role && is_true(value) {
+            true => ("write `import_role`, and delete `static`", None),
+            false => {
+                let alone = line_of(text, line).is_some_and(|l| l.trim_start().starts_with(name));
+                ("delete it", alone.then(|| LineEdit::delete(line)))
+            }
+        };
+        let problem = format!("`static` was removed from Ansible: {problem}");
+        found.push(Obsolete::new(line, problem, edit));
     } else if name == "action" {
         let module = scalar.and_then(|text| text.split_whitespace().next());
         let module = module.filter(|module| !module.contains("{{"));
@@ -112,10 +137,15 @@ fn search_key(
     }
 }
 
-/// Searches for a removed state of packages: `apt: name=x state=installed`, the form of a mapping,
-/// and a default in a template.
+/// Searches for a removed state of packages or services: `apt: name=x state=installed`, the form of
+/// a mapping, and a default in a template.
 fn search_state(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
-    let Some(module) = task.module().filter(|m| PACKAGE_MODULES.contains(&m.name)) else { return };
+    let Some(module) = task.module() else { return };
+    let (of, states): (_, &[(&str, &str)]) = match module.name {
+        "service" => ("services", &REMOVED_SERVICE_STATES),
+        name if PACKAGE_MODULES.contains(&name) => ("packages", &REMOVED_STATES),
+        _ => return,
+    };
     let Some(state) = module.text("state") else { return };
     let line = module.line_of(&["state"]);
     let node = module.node("state");
@@ -123,7 +153,7 @@ fn search_state(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
         Some(node) => LineEdit::replace_from(text, (line, node.span.column), old, new),
         None => LineEdit::replace(text, task_lines(text, line), old, new),
     };
-    for (old, new) in REMOVED_STATES {
+    for &(old, new) in states {
         if state == old {
             let edit = match node {
                 Some(_) => replace(old, new),
@@ -135,7 +165,7 @@ fn search_state(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
         for quote in ["'", "\""].into_iter().filter(|_| state.contains("{{")) {
             let (old, new) = (format!("{quote}{old}{quote}"), format!("{quote}{new}{quote}"));
             if state.contains(&old) {
-                let problem = format!("the state {old} of packages was removed: write {new}");
+                let problem = format!("the state {old} of {of} was removed: write {new}");
                 found.push(Obsolete::new(line, problem, replace(&old, &new)));
             }
         }
@@ -148,6 +178,25 @@ fn search_module(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
     let line = module.value.span.line;
     if let Some((name, problem)) = REMOVED_MODULES.iter().find(|(name, _)| *name == module.name) {
         found.push(Obsolete::new(line, format!("the module `{name}` {problem}"), None));
+    }
+    if ["get_url", "copy"].contains(&module.name) && module.text("thirsty").is_some() {
+        let line = module.line_of(&["thirsty"]);
+        let (old, new) = match module.node("thirsty") {
+            Some(_) => ("thirsty:", "force:"),
+            None => ("thirsty=", "force="),
+        };
+        let has_other = module.names().any(|name| name == "force");
+        let edit = LineEdit::replace(text, task_lines(text, line), old, new);
+        let problem = "`thirsty` was removed: write `force`";
+        found.push(Obsolete::new(line, problem, edit.filter(|_| !has_other)));
+    }
+    let includes = ["include_role", "import_role", "include_tasks", "import_tasks"];
+    if includes.contains(&module.name) && module.text("static").is_some() {
+        let new = module.name.replace("include", "import");
+        let problem = format!(
+            "`static` was removed from Ansible: delete it, and write `{new}` if it was `yes`"
+        );
+        found.push(Obsolete::new(module.line_of(&["static"]), problem, None));
     }
     if module.name == "get_url"
         && let Some(sum) = module.text("sha256sum")
@@ -165,6 +214,10 @@ fn search_module(task: &Task<'_>, text: &str, found: &mut Vec<Obsolete>) {
         let problem = "`sha256sum` was removed from `get_url`: write `checksum: sha256:…`";
         found.push(Obsolete::new(line, problem, edit));
     }
+}
+
+fn is_true(node: &YamlNode) -> bool {
+    Variable::parse_yaml_1_1(node) == Variable::Bool(true)
 }
 
 /// Returns the lines from one in a task to the end of the task: the next line is empty or begins
@@ -238,7 +291,7 @@ fn note_overridden_in(
     let Ok(document) = YamlDocument::parse_ansible(file, text) else { return Ok(()) };
     let YamlValue::Map(entries) = &document.root.value else { return Ok(()) };
     for (key, _) in entries {
-        let of_all = tree.globals.iter().find(|global| global.name == key.name);
+        let of_all = tree.everything.iter().find(|global| global.name == key.name);
         let of_all = of_all.map(|global| &global.file);
         let mut of_images = tree
             .configs
@@ -308,6 +361,25 @@ mod tests {
 - ec2_facts:
 - easy_install: name=x
 - command: cat {{ inventory_dir }}/x
+- service: name=ssh state=running
+- ansible.builtin.service: {name: ssh, state: '{{ s|default(\"running\") }}'}
+- get_url: url=x dest=/y thirsty=yes
+- copy:
+    src: x
+    thirsty: no
+- import_tasks: x.yml
+  static: no
+- ansible.builtin.include: y.yml
+- include: z.yml
+  static: no
+- include: z.yml
+  static: yes
+- accelerate: port=1
+- copy: src={{ item }}
+  first_available_file: [a, b]
+- include_role: {name: x, static: yes}
+- include_role: name=x
+  static: yes
 ",
         );
         let removed = "was removed from Ansible";
@@ -337,6 +409,22 @@ mod tests {
             &format!("29: the module `ec2_facts` {removed}: write `amazon.aws.ec2_metadata_facts`"),
             "30: the module `easy_install` runs a program that current releases lack: write `pip`",
             "31: `inventory_dir` is not the directory of the tree's inventory here: write `{{ role_path }}/../../..` if the inventory is in the tree's directory",
+            "32: `state: running` was removed: write `state: started`",
+            "33: the state \"running\" of services was removed: write \"started\"",
+            "34: `thirsty` was removed: write `force`",
+            "37: `thirsty` was removed: write `force`",
+            &format!("39: `static` {removed}: delete it"),
+            "40: `ansible.builtin.include` was removed in Ansible 2.16: write `ansible.builtin.import_tasks`",
+            "41: `include` was removed in Ansible 2.16: write `include_tasks`",
+            &format!("42: `static` {removed}: delete it"),
+            "43: `include` was removed in Ansible 2.16: write `import_tasks`",
+            &format!("44: `static` {removed}: delete it"),
+            &format!("45: the module `accelerate` {removed}: delete the task"),
+            &format!(
+                "47: `first_available_file` {removed}: write `with_first_found`, and `{{{{ item }}}}` as the file"
+            ),
+            &format!("48: `static` {removed}: delete it, and write `import_role` if it was `yes`"),
+            &format!("50: `static` {removed}: write `import_role`, and delete `static`"),
         ];
         assert_eq!(found, wanted);
         assert_eq!(
@@ -371,11 +459,27 @@ mod tests {
 - ec2_facts:
 - easy_install: name=x
 - command: cat {{ inventory_dir }}/x
+- service: name=ssh state=started
+- ansible.builtin.service: {name: ssh, state: '{{ s|default(\"started\") }}'}
+- get_url: url=x dest=/y force=yes
+- copy:
+    src: x
+    force: no
+- import_tasks: x.yml
+- ansible.builtin.import_tasks: y.yml
+- include_tasks: z.yml
+- import_tasks: z.yml
+- accelerate: port=1
+- copy: src={{ item }}
+  first_available_file: [a, b]
+- include_role: {name: x, static: yes}
+- include_role: name=x
+  static: yes
 "
         );
         let lines = search(&fixed).0;
         let lines = lines.iter().filter_map(|note| note.split_once(':')).map(|(line, _)| line);
-        let kept = ["17", "20", "27", "28", "29", "30"];
+        let kept = ["17", "20", "27", "28", "29", "30", "41", "43", "44", "46"];
         assert_eq!(lines.collect::<Vec<_>>(), kept);
     }
 
@@ -385,6 +489,7 @@ mod tests {
 - {include: setup.yml, what: x}
 - include: setup.yml
   static: no
+  what: x
 - command: \"true\"
   su: true
 - {shell: echo, sudo_pass: x}
@@ -392,8 +497,9 @@ mod tests {
 - {always_run: no, command: x}
 ";
         let (found, fixed) = search(text);
-        assert_eq!(found.len(), 7, "{found:?}");
-        assert!(found[5].contains("write `check_mode` with the opposite condition"), "{found:?}");
+        let text = text.replace("  static: no\n", "");
+        assert_eq!(found.len(), 8, "{found:?}");
+        assert!(found[6].contains("write `check_mode` with the opposite condition"), "{found:?}");
         assert_eq!(fixed, text);
     }
 

@@ -142,7 +142,7 @@ fn files_that_are_not_converted_are_noted() {
         ("vars/lost.yml: left out: its provisioner roles/overlay/lost has no", add),
         ("vars/secret.yml: left out: it is encrypted; decrypt it with `ansible-vault", add),
         ("vars/yaml.yml:3: left out: ", add),
-        ("host_vars/localhost.yml: not converted: variables of a host; add those", "project"),
+        ("host_vars/localhost.yml: not converted: variables of a host in which no", "project"),
     ] {
         let found = notes.iter().filter(|note| note.starts_with(start) && note.ends_with(end));
         assert_eq!(found.count(), 1, "{start}\n{notes:#?}");
@@ -219,4 +219,108 @@ fn added_lines_have_the_line_ends_of_the_project() {
         let with_crlf = add(dir.path(), &project.replace('\n', "\r\n"), None).unwrap().text;
         assert_eq!(with_crlf, with_lf.replace('\n', "\r\n"));
     }
+}
+
+#[test]
+fn added_overlays_are_built_on_the_base_that_the_project_uses() {
+    let more = [
+        ("vars/more.yml", "provisioner: roles/overlay/more\n"),
+        ("roles/overlay/more/tasks/main.yml", TASKS),
+    ];
+    for base in ["../base.squashfs", "/srv/base.squashfs", "./base.squashfs"] {
+        let dir = tree(&[]);
+        let (first, _) = imported(dir.path(), Some(base));
+        write_files(dir.path(), &[("base.squashfs", "x")]);
+        write_files(dir.path(), &more);
+        let added = add(dir.path(), &first.text, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+        assert_eq!(added.images, ["more"]);
+        let image = format!("\n  more:\n    kind: overlay\n    base: {base}\n");
+        assert!(added.text.contains(&image), "{}", added.text);
+        let account = format!("vars/basefs.yml: left out: {base} is the base");
+        assert!(accounts(&added).contains(&account), "{:#?}", accounts(&added));
+    }
+    // A path that an import wrote for a tree without a base is no base.
+    let dir = tree(&[]);
+    let project = "release: bookworm\nimages:\n  discovery:\n    base: ./base.squashfs\n    config_file: vars/discovery.yml\n";
+    let added = add(dir.path(), project, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert!(added.images.contains(&"basefs".to_owned()), "{:?}", added.images);
+}
+
+#[test]
+fn added_base_has_the_release_that_the_project_lacks() {
+    let dir = tree(&[]);
+    let project =
+        "images:\n  discovery:\n    base: ./base.squashfs\n    config_file: vars/discovery.yml\n";
+    let added = add(dir.path(), project, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let image = "\n  basefs:\n    kind: base\n    release: bookworm\n";
+    assert!(added.text.contains(image), "{}", added.text);
+    // A release of the project stays.
+    let project = format!("release: trixie\n{project}");
+    let added = add(dir.path(), &project, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert_eq!(added.text.matches("release:").count(), 1, "{}", added.text);
+    // The tree has no release.
+    write_files(dir.path(), &[("group_vars/on_imagebuild", "apt_server: cache\n")]);
+    let added = add(dir.path(), "images: {}\n", None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    assert!(
+        added.text.contains("    # Check: there is no debootstrap_release.\n"),
+        "{}",
+        added.text
+    );
+}
+
+#[test]
+fn mistake_of_the_user_in_a_project_is_not_one_of_the_import() {
+    let dir = tree(&[]);
+    let project = "images:\n  own:\n    kind: base\n    variant: minbase\n";
+    let error = chain(&add(dir.path(), project, None).unwrap_err());
+    assert!(
+        error.contains("overcoat.yml:3:5: images.own: the key `release` is missing"),
+        "{error}"
+    );
+    assert!(!error.contains("generated"), "{error}");
+}
+
+#[test]
+fn report_names_images_as_the_project_does() {
+    let dir = tree(&[("roles/overlay/discovery/tasks/main.yml", "- copy: src=lost dest=/x\n")]);
+    let (first, _) = imported(dir.path(), None);
+    let edited = first.text.replace("\n  discovery:\n", "\n  scan:\n");
+    assert_ne!(edited, first.text);
+    let added = add(dir.path(), &edited, None).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    for account in ["roles/overlay/discovery: runs in scan", "vars/discovery.yml: image scan"] {
+        assert!(accounts(&added).contains(&account.to_owned()), "{:#?}", accounts(&added));
+    }
+    let notes = notes(&added);
+    assert!(notes.iter().any(|note| note.contains("image scan: the file of `copy`")), "{notes:#?}");
+    assert!(!notes.iter().any(|note| note.contains("image discovery")), "{notes:#?}");
+}
+
+#[test]
+fn file_that_is_not_yaml_has_one_note() {
+    let broken = "- command: x\n- copy: a: b\n";
+    let dir = tree(&[
+        ("roles/overlay/discovery/tasks/main.yml", broken),
+        ("roles/overlay/forgotten/tasks/main.yml", broken),
+    ]);
+    let notes = notes(&imported(dir.path(), None).0);
+    for (role, text) in [("discovery", "invalid YAML: "), ("forgotten", "not searched for ")] {
+        let of_role: Vec<_> = notes.iter().filter(|note| note.contains(role)).collect();
+        assert!(of_role.len() == 1 && of_role[0].contains(text), "{notes:#?}");
+    }
+}
+
+#[test]
+fn config_file_with_a_merged_mapping_is_copied_with_its_entries() {
+    let dir = tree(&[(
+        "vars/flash.yml",
+        "common: &c {a: 1, b: 2}\nmerged: {<<: *c, b: 3}\nlisted: {b: 4, <<: [{a: 5}, *c]}\n",
+    )]);
+    let (imported, project) = imported(dir.path(), None);
+    let variables = member(&project, "flash").image.variables();
+    let values: BTreeMap<&str, String> =
+        variables.map(|(name, value)| (name, value.to_string())).collect();
+    assert_eq!(values["merged"], "{\"a\":1,\"b\":3}", "{}", imported.text);
+    assert_eq!(values["listed"], "{\"a\":5,\"b\":4}");
+    let text = imported.text.replace("\n    # ", " ");
+    assert!(text.contains("(it has a key `<<`)"), "{text}");
 }
