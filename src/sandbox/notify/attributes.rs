@@ -61,8 +61,7 @@ pub(super) fn answer_stat(
         device: finder.identity.device,
         place,
         attributes: finder.tree.attributes(place.ino)?,
-        is_mount_root: call == Call::Statx
-            && finder.tree_mounts(passed.caller)?.is_mount_root(place),
+        is_mount_root: call == Call::Statx && finder.is_mount_root(passed.caller, place)?,
     };
     let bytes = match call {
         Call::Statx => statx_buffer(&object),

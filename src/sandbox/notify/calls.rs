@@ -88,6 +88,14 @@ pub(super) enum IdentityCall {
     Capset,
 }
 
+impl IdentityCall {
+    /// Whether this call only reads ids of users and groups, but not supplementary groups.
+    pub(super) fn reads_ids(self) -> bool {
+        use IdentityCall::{Getegid, Geteuid, Getgid, Getresgid, Getresuid, Getuid};
+        matches!(self, Getuid | Geteuid | Getgid | Getegid | Getresuid | Getresgid)
+    }
+}
+
 /// The layout of the buffer of a call of the `stat` family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StatLayout {

@@ -344,6 +344,11 @@ impl CredentialTable {
         Ok(found.cloned().unwrap_or_else(|| Arc::new(Credentials::root())))
     }
 
+    /// Returns whether a process certainly has the credentials of root.
+    pub(super) fn is_root(&self, tid: u32) -> bool {
+        self.is_unused() || self.of(tid).is_ok_and(|found| *found == Credentials::root())
+    }
+
     /// Returns the user and the group that own files that a process makes.
     pub(crate) fn file_owner(&self, tid: u32) -> (u32, u32) {
         if self.is_unused() {

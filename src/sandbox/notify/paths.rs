@@ -1,5 +1,6 @@
 //! Finds the objects that the arguments of a call name, as the calling process sees them.
 
+use std::cell::LazyCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -77,13 +78,22 @@ impl PathFinder {
         searcher: Option<&Credentials>,
         resolve: impl FnOnce(&ProcessView<'_>, Location, &[u8]) -> Result<Walked<T>, Errno>,
     ) -> Result<Walked<T>, CallAnswer> {
-        let mounts = self.tree_mounts(caller)?;
-        let root = self.place(&mounts, caller, "root").ok();
-        let (from, path) = match (path.first(), root) {
-            (Some(b'/'), Some(root)) => (root, path),
-            (Some(b'/'), None) => (mounts.whole_tree()?, self.below_outside_root(path)?),
-            _ => (self.place(&mounts, caller, &proc_link_name(start))?, path),
+        let is_absolute = path.first() == Some(&b'/');
+        let name = if is_absolute { "root".to_owned() } else { proc_link_name(start) };
+        let (from, path, mounts) = match self.place(caller, &name) {
+            Ok((place, mounts)) => (place, path, mounts),
+            // The root of a command outside is not in the tree.
+            Err(_) if is_absolute => {
+                let mounts = self.tree_mounts(caller)?;
+                (mounts.whole_tree()?, self.below_outside_root(path)?, mounts)
+            }
+            Err(answer) => return Err(answer),
         };
+        let root = || {
+            let root = caller.place("root").ok().flatten();
+            root.filter(|root| mounts.contains(root.mount))
+        };
+        let root = LazyCell::new(Box::new(root) as Box<dyn FnOnce() -> Option<Location>>);
         let view = ProcessView { tree: &*self.tree, mounts: &mounts, root, searcher };
         Ok(resolve(&view, from, path)?)
     }
@@ -124,22 +134,40 @@ impl PathFinder {
 
     /// Returns the place of a descriptor in the tree, or of the working directory.
     pub(super) fn descriptor(&self, caller: Caller, fd: i32) -> Result<Location, CallAnswer> {
-        let mounts = self.tree_mounts(caller)?;
-        self.place(&mounts, caller, &proc_link_name(fd))
+        Ok(self.place(caller, &proc_link_name(fd))?.0)
     }
 
-    fn place(
-        &self,
-        mounts: &TreeMounts,
-        caller: Caller,
-        name: &str,
-    ) -> Result<Location, CallAnswer> {
+    /// Returns a place of the tree, and the mounts of the namespace that its mount is in.
+    fn place(&self, caller: Caller, name: &str) -> Result<(Location, Arc<TreeMounts>), CallAnswer> {
         let place = caller.place(name).map_err(leave_to_kernel)?.ok_or(CallAnswer::Continue)?;
-        if mounts.contains(place.mount) { Ok(place) } else { Err(CallAnswer::Continue) }
+        Ok((place, self.mounts_with(caller, place.mount)?))
+    }
+
+    /// Returns the mounts of the namespace that a mount of the tree is in. The kernel gives no id to
+    /// two mounts, so the namespace of the caller is needed only for a mount of neither of the
+    /// sandbox's namespaces.
+    fn mounts_with(&self, caller: Caller, mount: u64) -> Result<Arc<TreeMounts>, CallAnswer> {
+        for known in [&self.inner, &self.outer] {
+            let mounts = known.get(self.identity.device, &*self.tree).map_err(leave_to_kernel)?;
+            if mounts.contains(mount) {
+                return Ok(mounts);
+            }
+        }
+        let mounts = self.tree_mounts(caller)?;
+        if mounts.contains(mount) { Ok(mounts) } else { Err(CallAnswer::Continue) }
+    }
+
+    /// Returns whether a place of the tree is the root of its mount.
+    pub(super) fn is_mount_root(
+        &self,
+        caller: Caller,
+        place: Location,
+    ) -> Result<bool, CallAnswer> {
+        Ok(self.mounts_with(caller, place.mount)?.is_mount_root(place))
     }
 
     /// Returns the mounts of the caller's mount namespace.
-    pub(super) fn tree_mounts(&self, caller: Caller) -> Result<Arc<TreeMounts>, CallAnswer> {
+    fn tree_mounts(&self, caller: Caller) -> Result<Arc<TreeMounts>, CallAnswer> {
         let namespace = caller.namespace("mnt").map_err(leave_to_kernel)?;
         let (device, tree) = (self.identity.device, &*self.tree);
         let mounts = match self.known_mounts(namespace) {
@@ -174,9 +202,7 @@ impl PathFinder {
         if namespace == self.identity.mount_namespace {
             return true;
         }
-        let in_tree = self
-            .tree_mounts(caller)
-            .is_ok_and(|mounts| self.place(&mounts, caller, "root").is_ok());
+        let in_tree = self.place(caller, "root").is_ok();
         // The namespace of a command that has unshared it, inside or outside.
         in_tree
             || namespace != self.identity.outer_mount_namespace

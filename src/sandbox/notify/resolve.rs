@@ -10,6 +10,8 @@
 //! - a walk does not leave the process's root;
 //! - a walk ends: it follows at most [`MAX_LINKS`] symbolic links.
 
+use std::cell::LazyCell;
+
 use fs_model::resolve::{self, Follow, MAX_LINKS, PathError, PathNodeKind, PathTree};
 use nix::errno::Errno;
 
@@ -151,7 +153,7 @@ pub(super) struct ProcessView<'a> {
     pub(super) tree: &'a dyn Supervised,
     pub(super) mounts: &'a TreeMounts,
     /// The process's root directory, if it is in the tree.
-    pub(super) root: Option<Location>,
+    pub(super) root: LazyCell<Option<Location>, Box<dyn FnOnce() -> Option<Location> + 'a>>,
     /// The credentials that need the right to search directories, if they are checked.
     pub(super) searcher: Option<&'a Credentials>,
 }
@@ -159,7 +161,7 @@ pub(super) struct ProcessView<'a> {
 impl ProcessView<'_> {
     /// Resolves the parent directory of `path`. The last component is not followed.
     pub(super) fn place(&self, start: Location, path: &[u8]) -> Result<Walked<NameInDir>, Errno> {
-        let place = |walk: &mut SupervisedWalk<'_>| {
+        let place = |walk: &mut SupervisedWalk<'_, '_>| {
             let last = resolve::resolve_parent(walk, directory(start), path)?;
             let Some(last) = last.filter(|last| !matches!(&last.name[..], b"." | b"..")) else {
                 return Err(Errno::EEXIST.into());
@@ -219,7 +221,7 @@ impl ProcessView<'_> {
     fn walk<R>(
         &self,
         path: &[u8],
-        resolve: impl FnOnce(&mut SupervisedWalk<'_>) -> Result<R, WalkEnd>,
+        resolve: impl FnOnce(&mut SupervisedWalk<'_, '_>) -> Result<R, WalkEnd>,
     ) -> Result<Walked<R>, Errno> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
@@ -250,20 +252,20 @@ fn directory(location: Location) -> TreePlace {
     TreePlace { mount: location.mount, inode }
 }
 
-struct SupervisedWalk<'a>(&'a ProcessView<'a>);
+struct SupervisedWalk<'a, 'b>(&'a ProcessView<'b>);
 
-impl PathTree for SupervisedWalk<'_> {
+impl PathTree for SupervisedWalk<'_, '_> {
     type Node = TreePlace;
     type Error = WalkEnd;
 
     fn root(&mut self) -> Result<TreePlace, WalkEnd> {
-        self.0.root.map(directory).ok_or(WalkEnd::Leaves)
+        (*self.0.root).map(directory).ok_or(WalkEnd::Leaves)
     }
 
     fn parent(&mut self, dir: &TreePlace) -> Result<TreePlace, WalkEnd> {
         let mut at = Location { mount: dir.mount, ino: dir.inode.ino };
         loop {
-            if Some(at) == self.0.root {
+            if Some(at) == *self.0.root {
                 return Ok(directory(at));
             }
             match self.0.mounts.above(at) {
@@ -459,6 +461,7 @@ mod tests {
         mounts: &'a TreeMounts,
         root: Option<Location>,
     ) -> ProcessView<'a> {
+        let root = LazyCell::new(Box::new(move || root) as Box<dyn FnOnce() -> Option<Location>>);
         ProcessView { tree, mounts, root, searcher: None }
     }
 
