@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs_model::tree::XattrSupport;
-use provisioners::image::{self, Image, Root, Source, Yield};
+use provisioners::image::{self, Image, Root, Source, Yield, manifest_path};
 use provisioners::{
     ForecastAnswer, MissingPackage, Observer, Options, PackageForecast, Plan, StepFailed, StepInfo,
 };
@@ -168,7 +168,15 @@ impl<'a> BuildJob<'a> {
         let log = settings.log.clone().or_else(default_log);
         let layers = image.source.layers().map(image::Layers::paths).unwrap_or_default();
         let written = files.iter().map(|(path, _)| path).chain(yields.iter().map(|y| &y.output));
-        reject_layers(written, &layers)?;
+        reject_layers(written.clone(), &layers)?;
+        let inputs = image.input_paths()?;
+        let manifests: Vec<_> = files.iter().map(|(path, _)| manifest_path(path)).collect();
+        for file in written.chain(&manifests).chain(&settings.log) {
+            if let Some(input) = inputs.iter().find(|input| input.contains(file)) {
+                let (file, input) = (file.clone(), input.description.clone());
+                return Err(BuildError::OverwritesInput { file, input });
+            }
+        }
         let outputs = Outputs::open(files, &settings.seal)?;
         let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
         let yields = yields.collect::<Result<_, BuildError>>()?;

@@ -19,6 +19,7 @@ use crate::ansible::used_roles::UsedRoles;
 use crate::ansible::variable_names::RoleNames;
 use crate::config::ConfigError;
 use crate::folder::{Digest, FILE_NAME, Folder, FolderItemKind, unique_text, without_dots};
+use crate::image::InputPath;
 use crate::steps::Action;
 use crate::steps::ansible::AnsibleRole;
 use crate::steps::files::is_keep;
@@ -52,6 +53,31 @@ pub(super) fn files_used_by(
         }
     }
     Ok(found.into_iter().collect())
+}
+
+/// Returns the files and directories of the host that the steps of a provisioner use, as
+/// [`files_used_by`], but without those of roles that a role names.
+pub(super) fn paths_used_by(folder: &Folder, steps: &[StepDefinition]) -> Vec<InputPath> {
+    let Some(host) = folder.host_path() else { return Vec::new() };
+    let description = format!("a file of the provisioner {}", host.display());
+    let file = |path: &Path| InputPath::file(&host.join(path), description.clone());
+    let tree = |path: &Path| InputPath::tree(path, format!("below {}", path.display()));
+    let mut found = Vec::new();
+    if folder.is_file(Path::new(FILE_NAME)) {
+        found.push(file(Path::new(FILE_NAME)));
+    }
+    for step in steps {
+        match step.action() {
+            None if step.may_name_files() => found.push(tree(host)),
+            Some(Action::Files(files)) => found.push(tree(&host.join(files.path()))),
+            Some(Action::Script(script)) if script.is_outside() => found.push(tree(host)),
+            Some(Action::Script(script)) => found.push(file(script.path())),
+            Some(Action::Packages(packages)) => found.extend(packages.files().map(file)),
+            Some(Action::Ansible(role)) => found.push(tree(role.folder())),
+            _ => {}
+        }
+    }
+    found
 }
 
 fn add_action(

@@ -13,6 +13,7 @@ use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Fields, YamlDocument};
 use crate::folder::{Digest, FILE_NAME, Folder};
+use crate::image::InputPath;
 use crate::steps::Action;
 use crate::steps::ansible::AnsibleRole;
 use crate::variables::Variables;
@@ -112,6 +113,11 @@ impl Provisioner {
     /// Fails if one of the files cannot be read.
     pub fn inputs(&self) -> Result<Vec<(String, Digest)>, ConfigError> {
         inputs::files_used_by(&self.folder, &self.steps)
+    }
+
+    /// Returns the files and directories that its steps use, for messages.
+    pub(crate) fn input_paths(&self) -> Vec<InputPath> {
+        inputs::paths_used_by(&self.folder, &self.steps)
     }
 
     /// Returns its [`inputs`](Self::inputs), and for an Ansible role the names in its files.
