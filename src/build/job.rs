@@ -22,6 +22,7 @@ use crate::root::machine::RootMachine;
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
+use crate::seal::output::create_folders;
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
@@ -157,8 +158,7 @@ impl<'a> BuildJob<'a> {
         let folder = first.map(|path| std::path::absolute(path).unwrap_or(path.clone()));
         let folder = folder.and_then(|path| path.parent().map(Path::to_owned));
         if let Some(folder) = &folder {
-            std::fs::create_dir_all(folder)
-                .map_err(BuildError::file("create directory", folder))?;
+            create_folders(folder).map_err(BuildError::file("create directory", folder))?;
         }
         let default_log = || {
             let mut name = first?.clone().into_os_string();
@@ -416,7 +416,15 @@ impl Drop for StepLog<'_> {
 }
 
 pub(super) fn write_log(file: &Path, log: &[u8]) -> Result<(), BuildError> {
-    let written = std::fs::File::create(file).and_then(|mut f| f.write_all(log));
+    let create = || std::fs::File::create(file);
+    let created = create().or_else(|error| match error.kind() {
+        // Another user has created it, such as root.
+        std::io::ErrorKind::PermissionDenied => {
+            std::fs::remove_file(file).map_err(|_| error).and_then(|()| create())
+        }
+        _ => Err(error),
+    });
+    let written = created.and_then(|mut f| f.write_all(log));
     written.map_err(BuildError::file("write log", file))
 }
 
