@@ -21,6 +21,7 @@ use super::{Image, ImageLocation, Network, Root, Source};
 use crate::cleanup::CleanupSettings;
 use crate::config::ConfigError;
 use crate::folder::Digest;
+use crate::variables::Variable;
 
 /// Values of inputs by name.
 pub type Inputs = BTreeMap<String, String>;
@@ -74,7 +75,16 @@ impl Image {
             for (file, digest) in files {
                 add(&format!("{name}: {file}"), digest.to_string());
             }
-            used.extend(names.into_iter().flat_map(|names| names.used(&variables)));
+            let Some(names) = names else { continue };
+            let of_role = names.used(&variables);
+            let mut values = Vec::new();
+            for (_, value) in self.variables.iter().filter(|(name, _)| of_role.contains(name)) {
+                add_texts(value, &mut values);
+            }
+            for (file, digest) in provisioner.inputs_of_values(&values)? {
+                add(&format!("{name}: {file}"), digest.to_string());
+            }
+            used.extend(of_role);
         }
         for (name, value) in variables.into_iter().filter(|(name, _)| used.contains(name)) {
             add(&format!("variable {name}"), without_secret(name, value));
@@ -132,6 +142,16 @@ impl Image {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds all texts in a value.
+fn add_texts(value: &Variable, texts: &mut Vec<String>) {
+    match value {
+        Variable::Text(text) => texts.push(text.clone()),
+        Variable::List(values) => values.iter().for_each(|value| add_texts(value, texts)),
+        Variable::Map(values) => values.values().for_each(|value| add_texts(value, texts)),
+        _ => {}
     }
 }
 

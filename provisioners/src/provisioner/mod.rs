@@ -131,6 +131,15 @@ impl Provisioner {
         }
     }
 
+    /// Returns the files outside of an Ansible role that these values of variables may name, as
+    /// [`inputs`](Self::inputs).
+    pub(crate) fn inputs_of_values(&self, values: &[String]) -> Result<InputFiles, ConfigError> {
+        match self.steps.iter().map(StepDefinition::action).next() {
+            Some(Some(Action::Ansible(role))) => inputs::files_named_by_values(role, values),
+            _ => Ok(InputFiles::new()),
+        }
+    }
+
     /// Returns the names of its steps, in the order in which they run.
     pub fn steps(&self) -> impl Iterator<Item = String> {
         self.steps.iter().map(StepDefinition::name)

@@ -535,3 +535,65 @@ fn list_of_formats_adds_suffixes() {
         assert_eq!(outputs(image), files.iter().map(Path::new).collect::<Vec<_>>(), "{image}");
     }
 }
+
+#[test]
+fn files_named_by_variables_of_a_role_are_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        (
+            "roles/overlay/main/tasks/main.yml",
+            "- copy: src={{ host_file }} dest=/etc/x\n- include_role: {name: named}\n",
+        ),
+        (
+            "roles/overlay/named/tasks/main.yml",
+            "- copy: src={{ item }} dest=/y\n  loop: '{{ all }}'\n",
+        ),
+        ("roles/overlay/named/files/own", ""),
+        ("extra/a.txt", ""),
+        ("extra/b.txt", ""),
+        ("extra/c.txt", ""),
+        ("extra/d/e", ""),
+    ];
+    write_files(dir.path(), &files);
+    let inputs = || {
+        let text = "variables: {host_file: ../../../extra/a.txt, all: [own, ../../../extra/b.txt, \
+                    {x: ../../../../extra/d}], unused: ../../../extra/c.txt, lost: ../../../none}\n\
+                    images: {a: {base: ./b.squashfs, provisioner: roles/overlay/main}}";
+        let project = Project::parse(&dir.path().join("overcoat.yml"), text.to_owned()).unwrap();
+        project.images()[0].image.inputs().unwrap()
+    };
+    let before = inputs();
+    let outside: Vec<_> = before.keys().filter(|name| name.contains("extra/")).collect();
+    assert_eq!(
+        outside,
+        ["main: ../../../extra/a.txt", "main: ../../../extra/b.txt", "main: ../../../extra/d/e",]
+    );
+    write_files(dir.path(), &[("extra/a.txt", "changed")]);
+    assert_ne!(inputs(), before);
+}
+
+#[test]
+fn tests_and_files_of_editors_are_no_inputs_of_a_role() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("tasks/main.yml", "- debug: {}\n"),
+        ("tasks/.main.yml.swp", ""),
+        ("tasks/main.yml~", ""),
+        ("tasks/#main.yml#", ""),
+        ("vars/.#main.yml", ""),
+        ("tests/test.yml", ""),
+        ("molecule/default/converge.yml", ""),
+        (".gitignore", ""),
+        (".github/workflows/ci.yml", ""),
+        ("files/tests/x", ""),
+        ("files/copied~", ""),
+    ];
+    write_files(dir.path(), &files);
+    assert_eq!(names(dir.path()), ["files/copied~", "files/tests/x", "tasks/main.yml"]);
+    let task = "- copy: src=../tests/test.yml dest=/x\n";
+    write_files(dir.path(), &[("tasks/main.yml", task)]);
+    assert!(names(dir.path()).contains(&"tests/test.yml".to_owned()));
+    let task = "- copy: src={{ role_path }} dest=/x\n";
+    write_files(dir.path(), &[("tasks/main.yml", task)]);
+    assert!(names(dir.path()).contains(&".gitignore".to_owned()));
+}
