@@ -55,7 +55,7 @@ impl Image {
         let layer = |path: PathBuf| InputPath::file(&ImageLocation::of(&path).file, "a layer");
         found.extend(layers.into_iter().map(layer));
         if let Source::Base(Root::From(path)) = &self.source {
-            found.push(self.from_path(path));
+            found.push(self.imported_root(path));
         }
         Ok(found)
     }
@@ -67,7 +67,7 @@ impl Image {
         let mut found = vec![InputPath::file(&self.file, file)];
         found.extend(self.config_file.iter().map(|path| InputPath::file(path, "the config file")));
         match &self.source {
-            Source::Base(Root::From(path)) if path.is_dir() => found.push(self.from_path(path)),
+            Source::Base(Root::From(path)) if path.is_dir() => found.push(self.imported_root(path)),
             Source::Base(Root::Debian(debian)) => {
                 found
                     .extend(debian.keyring.iter().map(|path| InputPath::file(path, "the keyring")));
@@ -80,7 +80,7 @@ impl Image {
         Ok(found)
     }
 
-    fn from_path(&self, path: &Path) -> InputPath {
+    fn imported_root(&self, path: &Path) -> InputPath {
         let file = ImageLocation::of(path).file;
         match file.is_dir() {
             false => InputPath::file(&file, "the root file system of `from`"),
