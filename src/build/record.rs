@@ -526,18 +526,23 @@ fn open_lock(path: &Path, folder: &Path) -> io::Result<File> {
     }
 }
 
-/// Returns what a user can do if a file operation fails because the file, or the directory that it
-/// is in, belongs to another user.
+/// Returns what a user can do if a file operation in the directory of the records fails because the
+/// file, or the directory that it is in, belongs to another user.
 fn owner_help(path: &Path, error: &io::Error) -> String {
-    let mut existing = path.ancestors().filter_map(|path| fs::symlink_metadata(path).ok());
-    let own = rustix::process::geteuid().as_raw();
-    let is_other = existing.by_ref().take(2).any(|meta| meta.uid() != own);
-    if error.kind() != io::ErrorKind::PermissionDenied || !is_other {
-        return String::new();
-    }
     let records = path.ancestors().find(|path| path.file_name().is_some_and(|n| n == FOLDER));
-    let folder = records.unwrap_or(path).parent().unwrap_or(path);
-    format!(" (it belongs to another user: `sudo chown -R $USER {}`)", folder.display())
+    let folder = records.and_then(Path::parent).filter(|folder| folder.is_dir());
+    let own = rustix::process::geteuid().as_raw();
+    let mut existing = path.ancestors().filter_map(|path| fs::symlink_metadata(path).ok()).take(2);
+    match folder {
+        Some(folder)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && existing.any(|meta| meta.uid() != own) =>
+        {
+            let folder = folder.display();
+            format!(" (it belongs to another user: `sudo chown -R $USER {folder}`)")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Reads a record, also one of an earlier version; `None` if the file is missing, damaged or of an

@@ -393,7 +393,7 @@ fn files_that_root_makes_belong_to_the_owner_of_the_directory() {
         let mut command = site.stage.overcoat(Who::Root);
         finish(command.args(["build", "one", "-p"]).arg(site.file(WHO))).ok();
     };
-    ["1", "2", "3"].map(as_root);
+    ["1", "2", "3"].iter().for_each(|version| as_root(version));
     let listed = finish(std::process::Command::new("find").arg(&out).args(["-uid", "0"])).ok();
     assert_eq!(String::from_utf8_lossy(&listed.stdout), "");
     build_version(&site, "4");
