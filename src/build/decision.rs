@@ -106,6 +106,14 @@ impl DecisionContext<'_> {
         self.records.reject_others(&member.name, &files)?;
         let manifests = files.iter().map(|file| manifest_path(file));
         let mut written = files.iter().cloned().chain(manifests);
+        for file in &files {
+            let target = fs::read_link(file).ok().and_then(|link| Some(file.parent()?.join(link)));
+            let is_dangling =
+                |target: &PathBuf| target.parent().is_some_and(|folder| !folder.is_dir());
+            if let Some(target) = target.filter(is_dangling) {
+                return Err(RecordError::DanglingLink { file: file.clone(), target });
+            }
+        }
         let is_other = |file: &PathBuf| fs::metadata(file).is_ok_and(|meta| !meta.is_file());
         written.find(is_other).map_or(Ok(()), |file| Err(RecordError::NotRegular(file)))
     }

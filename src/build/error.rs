@@ -97,6 +97,14 @@ pub enum BuildError {
     /// An output is a layer of the image.
     #[error("{}: cannot overwrite a layer of the image itself: give another file", .0.display())]
     OverwritesLayer(PathBuf),
+    /// An output is something that the image is built from.
+    #[error("{} would be {input}, which the image is built from: give another file", file.display())]
+    OverwritesInput {
+        /// The file.
+        file: PathBuf,
+        /// A description of the input.
+        input: String,
+    },
     /// `SOURCE_DATE_EPOCH` is not a number.
     #[error(
         "invalid SOURCE_DATE_EPOCH `{0}`: it must be seconds since 1970, as printed by \

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs_model::tree::XattrSupport;
-use provisioners::image::{self, Image, Root, Source, Yield};
+use provisioners::image::{self, Image, Root, Source, Yield, manifest_path};
 use provisioners::{
     ForecastAnswer, MissingPackage, Observer, Options, PackageForecast, Plan, StepFailed, StepInfo,
 };
@@ -22,6 +22,7 @@ use crate::root::machine::RootMachine;
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
+use crate::seal::output::create_folders;
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
@@ -157,8 +158,7 @@ impl<'a> BuildJob<'a> {
         let folder = first.map(|path| std::path::absolute(path).unwrap_or(path.clone()));
         let folder = folder.and_then(|path| path.parent().map(Path::to_owned));
         if let Some(folder) = &folder {
-            std::fs::create_dir_all(folder)
-                .map_err(BuildError::file("create directory", folder))?;
+            create_folders(folder).map_err(BuildError::file("create directory", folder))?;
         }
         let default_log = || {
             let mut name = first?.clone().into_os_string();
@@ -168,7 +168,15 @@ impl<'a> BuildJob<'a> {
         let log = settings.log.clone().or_else(default_log);
         let layers = image.source.layers().map(image::Layers::paths).unwrap_or_default();
         let written = files.iter().map(|(path, _)| path).chain(yields.iter().map(|y| &y.output));
-        reject_layers(written, &layers)?;
+        reject_layers(written.clone(), &layers)?;
+        let inputs = image.input_paths()?;
+        let manifests: Vec<_> = files.iter().map(|(path, _)| manifest_path(path)).collect();
+        for file in written.chain(&manifests).chain(&settings.log) {
+            if let Some(input) = inputs.iter().find(|input| input.contains(file)) {
+                let (file, input) = (file.clone(), input.description.clone());
+                return Err(BuildError::OverwritesInput { file, input });
+            }
+        }
         let outputs = Outputs::open(files, &settings.seal)?;
         let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
         let yields = yields.collect::<Result<_, BuildError>>()?;
@@ -409,7 +417,15 @@ impl Drop for StepLog<'_> {
 }
 
 pub(super) fn write_log(file: &Path, log: &[u8]) -> Result<(), BuildError> {
-    let written = std::fs::File::create(file).and_then(|mut f| f.write_all(log));
+    let create = || std::fs::File::create(file);
+    let created = create().or_else(|error| match error.kind() {
+        // Another user has created it, such as root.
+        std::io::ErrorKind::PermissionDenied => {
+            std::fs::remove_file(file).map_err(|_| error).and_then(|()| create())
+        }
+        _ => Err(error),
+    });
+    let written = created.and_then(|mut f| f.write_all(log));
     written.map_err(BuildError::file("write log", file))
 }
 

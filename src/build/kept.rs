@@ -15,6 +15,7 @@ use super::record::{
     remove_file, write_json,
 };
 use super::stamp::{FileStamp, file_digest};
+use crate::seal::output::create_folders;
 
 /// Name of the directory of the result that a build is about to replace.
 const NEW: &str = "new";
@@ -150,9 +151,9 @@ pub(super) fn prepare(
         return Ok(None);
     }
     let files = folder.join(FILES);
-    fs::create_dir_all(&files).map_err(RecordError::io("create the directory", &files))?;
+    create_folders(&files).map_err(RecordError::io("create the directory", &files))?;
     let artifacts: Vec<_> = record.outputs.iter().map(|one| records.artifact(&one.file)).collect();
-    records.with_other_names(&artifacts, || {
+    let prepared = records.with_other_names(&artifacts, || {
         for ((output, path), link) in record.outputs.iter_mut().zip(&artifacts).zip(&links) {
             // A hard link of a symbolic link would name the new artifact.
             let path = fs::canonicalize(path).map_err(RecordError::io("read", path))?;
@@ -160,7 +161,12 @@ pub(super) fn prepare(
             output.stamp = FileStamp::read(link).map_err(RecordError::io("read", link))?;
         }
         Ok(Some(PreparedResult { record: Box::new(record) }))
-    })
+    });
+    if prepared.is_err() {
+        // The first error is the one to report.
+        let _ = remove_remains(&folder);
+    }
+    prepared
 }
 
 /// Removes the links of a result that was not replaced. If a failed build has replaced some of its
@@ -217,8 +223,26 @@ pub(super) fn keep_in_place(
 ) -> Result<(), RecordError> {
     let PreparedResult { mut record } = prepared;
     let folder = folder(records, name);
+    let new = folder.join(NEW);
     record.rolled_back = None;
-    store(&folder, &folder.join(NEW), &record)
+    let stored = store(&folder, &new, &record);
+    if stored.is_err() {
+        // The artifacts are still those of the result. The first error is the one to report.
+        let _ = remove_remains(&new);
+    }
+    stored
+}
+
+/// Makes the kept results of an image those of another one, which has none.
+///
+/// # Errors
+/// Fails if they cannot be moved.
+pub(super) fn rename(records: &Records, from: &str, to: &str) -> Result<(), RecordError> {
+    let (from, to) = (folder(records, from), folder(records, to));
+    match from.exists() && !to.exists() {
+        true => fs::rename(&from, &to).map_err(RecordError::io("rename", &from)),
+        false => Ok(()),
+    }
 }
 
 fn store(folder: &Path, new: &Path, record: &Record) -> Result<(), RecordError> {
@@ -393,7 +417,8 @@ pub(super) fn prune(
     limit: impl Fn(&str) -> Option<u16>,
 ) -> Result<(), RecordError> {
     let excess = excess(records, &[], |name| limit(name).map(KeepRule::for_limit));
-    excess.iter().try_for_each(|(_, kept)| remove(kept))
+    let removed: Vec<_> = excess.iter().map(|(_, kept)| remove(kept)).collect();
+    removed.into_iter().collect()
 }
 
 fn remove_folder(folder: &Path) -> Result<(), RecordError> {

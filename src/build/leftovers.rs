@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::kept;
 use super::owner::ProjectPlace;
 use super::record::{
-    OutputRecord, Record, RecordError, Records, absolute, remove_file, write_json,
+    OutputRecord, Record, RecordError, Records, StoredRecord, absolute, remove_file, write_json,
 };
 use super::stamp::{FileStamp, read_file};
 
@@ -146,6 +146,35 @@ pub(super) fn former_images(records: &mut Records, project: &Project) -> Vec<Str
                 .is_some_and(|record| records.names_project(&record))
     };
     names.into_iter().filter(|name| is_former(name)).collect()
+}
+
+/// Gives the record and the kept results of an image that the project does not have any more to the
+/// image with this index, if that has no record and makes one of its artifacts: the image was
+/// renamed. Returns its former name.
+///
+/// # Errors
+/// Fails if they cannot be moved.
+pub(super) fn adopt(
+    records: &mut Records,
+    project: &Project,
+    index: usize,
+) -> Result<Option<String>, RecordError> {
+    let member = &project.images()[index];
+    if !matches!(records.stored(&member.name), StoredRecord::Missing) {
+        return Ok(None);
+    }
+    let files: Vec<PathBuf> = member.files().iter().map(|file| absolute(file)).collect();
+    for former in former_images(records, project) {
+        let Some(record) = records.read(&former) else { continue };
+        let mut artifacts = record.artifacts();
+        if artifacts.any(|output| files.contains(&absolute(&records.artifact(&output.file)))) {
+            kept::rename(records, &former, &member.name)?;
+            records.write(&member.name, &record)?;
+            records.remove(&former)?;
+            return Ok(Some(former));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the existing files that earlier builds have recorded and that no image makes any more,

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::thread::JoinHandle;
 
 use fs_model::tree::Follow;
 use fs_model::{FileType, Tree};
-use provisioners::image::{Debootstrap, Image, Root};
+use provisioners::image::{Debootstrap, Image, ImageLocation, Root};
 
 use super::error::BuildError;
 use super::job::{BuildJob, write_log};
@@ -51,7 +52,11 @@ pub(super) fn build(
         }
         Root::From(path) => {
             reporter.status(&format!("importing {}", path.display()));
-            import::import_path(composed.tree(), path, is_excluded, &mut warn)?;
+            let results = image.output_places_below(&ImageLocation::of(path).file);
+            let results: Vec<Vec<u8>> =
+                results.into_iter().map(|path| path.into_os_string().into_vec()).collect();
+            let skip = |path: &[u8]| is_excluded(path) || results.iter().any(|one| one == path);
+            import::import_path(composed.tree(), path, skip, &mut warn)?;
             let removed = import::container_files::remove(composed.tree())?;
             let change = "removed files of a running container or system";
             report_paths(change, &removed, &**reporter);

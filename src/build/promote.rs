@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{Record, RecordError, Records, absolute, file_names, remove_file, write_json};
 use super::stamp::read_file;
 use super::{kept, leftovers, replace};
+use crate::seal::output::create_folders;
 use crate::text::digest::sha256_hex;
 
 /// Maximum number of records of results in other files. The oldest are removed.
@@ -125,7 +126,7 @@ pub(super) fn record_elsewhere(
     record: Record,
 ) -> Result<(), RecordError> {
     let folder = folder(records);
-    fs::create_dir_all(&folder).map_err(RecordError::io("create the directory", &folder))?;
+    create_folders(&folder).map_err(RecordError::io("create the directory", &folder))?;
     let path = folder.join(format!("{}.json", record.digest()));
     write_json(&path, &ElsewhereRecord { image: image.to_owned(), record })?;
     let mut all: Vec<(SystemTime, PathBuf)> = file_names(&folder)

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use provisioners::Project;
@@ -92,7 +93,7 @@ pub struct OutputRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// A file operation failed.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), owner_help(path, source))]
     Io {
         /// The operation.
         action: &'static str,
@@ -107,6 +108,18 @@ pub enum RecordError {
     /// Something else is at the path of an artifact.
     #[error("{}: not a regular file: remove it, or give the image another `output`", .0.display())]
     NotRegular(PathBuf),
+    /// An artifact is a symbolic link that leads to no directory.
+    #[error(
+        "{}: a symbolic link to {}, whose directory does not exist: create it, or remove the link",
+        file.display(),
+        target.display()
+    )]
+    DanglingLink {
+        /// The link.
+        file: PathBuf,
+        /// Its target.
+        target: PathBuf,
+    },
     /// The result of another project would be replaced.
     #[error(
         "{} belongs to the image {other} of the project {}: give {image} another {}; if \
@@ -210,11 +223,10 @@ impl Records {
         let folder = artifacts.join(FOLDER);
         let mut lock = None;
         if builds {
-            fs::create_dir_all(&folder)
+            output::create_folders(&folder)
                 .map_err(RecordError::io("create the directory", &folder))?;
             let path = folder.join("lock");
-            let file = File::options().create(true).truncate(false).write(true).open(&path);
-            let file = file.map_err(RecordError::io("open", &path))?;
+            let file = open_lock(&path, &folder).map_err(RecordError::io("open", &path))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => lock = Some(file),
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -497,6 +509,39 @@ impl Records {
             Ok(stamp) if stamp == output.stamp => true,
             Ok(_) => self.digest(path).is_ok_and(|digest| digest == output.sha256),
         }
+    }
+}
+
+/// Opens the lock file, and creates it if it does not exist.
+fn open_lock(path: &Path, folder: &Path) -> io::Result<File> {
+    match File::options().write(true).create_new(true).open(path) {
+        Ok(file) => {
+            output::give_to_owner(&file, File::open(folder)?);
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            File::options().write(true).open(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns what a user can do if a file operation in the directory of the records fails because the
+/// file, or the directory that it is in, belongs to another user.
+fn owner_help(path: &Path, error: &io::Error) -> String {
+    let records = path.ancestors().find(|path| path.file_name().is_some_and(|n| n == FOLDER));
+    let folder = records.and_then(Path::parent).filter(|folder| folder.is_dir());
+    let own = rustix::process::geteuid().as_raw();
+    let mut existing = path.ancestors().filter_map(|path| fs::symlink_metadata(path).ok()).take(2);
+    match folder {
+        Some(folder)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && existing.any(|meta| meta.uid() != own) =>
+        {
+            let folder = folder.display();
+            format!(" (it belongs to another user: `sudo chown -R $USER {folder}`)")
+        }
+        _ => String::new(),
     }
 }
 

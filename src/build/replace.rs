@@ -47,7 +47,7 @@ fn target(path: &Path) -> Result<PathBuf, RecordError> {
         return Ok(path);
     }
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(RecordError::io("create the directory", folder))?;
+        output::create_folders(folder).map_err(RecordError::io("create the directory", folder))?;
     }
     Ok(path.to_owned())
 }

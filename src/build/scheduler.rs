@@ -14,7 +14,7 @@ use super::error::BuildError;
 use super::kept::{self, PreparedResult};
 use super::leftovers;
 use super::promote::record_elsewhere;
-use super::record::{LayerRecord, OutputRecord, RecordError, Records};
+use super::record::{LayerRecord, OutputRecord, RecordError, Records, StoredRecord};
 use super::reporter::{ImageEvent, Reporter};
 use super::staleness::{BuildDecision, BuildReason, changed_lower_paths};
 use crate::manifest::lower::DriftKind;
@@ -148,7 +148,7 @@ pub fn build_project(
     };
     let start = Instant::now();
     run.run()?;
-    run.prune()?;
+    run.prune();
     let mut images = Vec::new();
     for index in run.order {
         images.push((index, std::mem::replace(&mut run.states[index], ImageState::Waiting)));
@@ -180,7 +180,7 @@ impl ProjectBuild<'_> {
                 ChildEvent::Interrupted(signal) => {
                     for index in self.order.clone() {
                         if let ImageState::Running { previous: Some(_), .. } = self.states[index] {
-                            self.release(index)?;
+                            self.release(index);
                         }
                     }
                     return Err(BuildError::Interrupted(signal));
@@ -196,7 +196,7 @@ impl ProjectBuild<'_> {
                         ImageState::Built { reasons, took, reports }
                     } else {
                         if previous.is_some() {
-                            self.release(number)?;
+                            self.release(number);
                         }
                         let code = status.code().and_then(|code| u8::try_from(code).ok());
                         let (error, killed) = child_error(&report, status);
@@ -363,7 +363,24 @@ impl ProjectBuild<'_> {
         if member.image.keep <= 1 || self.context.is_elsewhere(index) {
             return None;
         }
-        match kept::prepare(&mut self.context.records, &member.name) {
+        let records = &mut self.context.records;
+        if matches!(records.stored(&member.name), StoredRecord::Damaged)
+            && member.files().iter().any(|file| file.exists())
+        {
+            let name = &member.name;
+            self.reporter.warning(&format!(
+                "{name}: the previous result is not kept, because its record is damaged"
+            ));
+        }
+        let adopted = leftovers::adopt(records, self.project, index);
+        if let Ok(Some(former)) = &adopted {
+            self.reporter.status(&format!(
+                "{name}: its earlier results are those of {former}, which made {file} before",
+                name = member.name,
+                file = member.files()[0].display()
+            ));
+        }
+        match adopted.and_then(|_| kept::prepare(records, &member.name)) {
             Ok(previous) => previous,
             Err(error) => {
                 warn_not_kept(self.reporter, &member.name, &error);
@@ -373,17 +390,23 @@ impl ProjectBuild<'_> {
     }
 
     /// Removes the links of the result of an image whose build did not succeed.
-    fn release(&mut self, index: usize) -> Result<(), BuildError> {
+    fn release(&mut self, index: usize) {
         let name = &self.project.images()[index].name;
-        Ok(kept::release(&mut self.context.records, name)?)
+        if let Err(error) = kept::release(&mut self.context.records, name) {
+            self.reporter.warning(&format!("{name}: {}", describe(&error)));
+        }
     }
 
-    /// Removes the kept results that are too many, after a build.
-    fn prune(&mut self) -> Result<(), BuildError> {
-        if self.states.iter().any(|state| matches!(state, ImageState::Built { .. })) {
-            kept::prune(&mut self.context.records, |name| self.project.keep(name))?;
+    /// Removes the kept results that are too many, after a build. The build has succeeded without
+    /// that.
+    fn prune(&mut self) {
+        if self.states.iter().any(|state| matches!(state, ImageState::Built { .. }))
+            && let Err(error) =
+                kept::prune(&mut self.context.records, |name| self.project.keep(name))
+        {
+            self.reporter
+                .warning(&format!("earlier results that are too many stay: {}", describe(&error)));
         }
-        Ok(())
     }
 
     /// Writes the record of an image that was built, keeps its previous result, and returns the
@@ -420,7 +443,9 @@ impl ProjectBuild<'_> {
         let before = before.map(|record| record.outputs).unwrap_or_default();
         let leftovers = leftovers::note(records, self.project, name, before, &record)?;
         records.write(name, &record)?;
-        kept::remove_copies(records, name, &record)?;
+        if let Err(error) = kept::remove_copies(records, name, &record) {
+            self.reporter.warning(&format!("{name}: {}", describe(&error)));
+        }
         for file in leftovers {
             self.report(index, ImageEvent::Leftover(&self.context.records.artifact(&file)));
         }

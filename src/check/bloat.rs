@@ -228,16 +228,28 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
     /// Maximum number of copies that a finding lists.
     const MAX_COPIES: usize = 3;
     let roots = context.roots()?;
-    let mut by_size: BTreeMap<u64, Vec<&ViewNode>> = BTreeMap::new();
+    let mut entries = Vec::new();
+    // Objects with a name at which the base has another file or none. Their other names have to be
+    // in the archive, too: hard links cannot lead to a lower layer.
+    let mut new_objects = HashSet::new();
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
         if !node.is_file() || node.attr.size == 0 {
             continue;
         }
+        let is_same = entry.same_attributes() && entry.same_content(roots)?;
+        if !is_same {
+            new_objects.insert(node.found.source());
+        }
+        entries.push((entry, is_same));
+    }
+    let mut by_size: BTreeMap<u64, Vec<&ViewNode>> = BTreeMap::new();
+    for (entry, is_same) in entries {
+        let node = &entry.node;
         if let Some(before) = &entry.lower
-            && entry.same_attributes()
+            && is_same
             && (same_time(before, node) || !is_database(node))
-            && entry.same_content(roots)?
+            && !new_objects.contains(&node.found.source())
         {
             let finding = |message| {
                 Finding::new(&SAME_AS_BASE, context.layer_name(node), Some(&node.path), message)

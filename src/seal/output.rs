@@ -207,6 +207,7 @@ impl PendingFile {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(&directory, ".", flags | OFlags::TMPFILE, mode) {
             Ok(file) if can_be_named(file.as_fd()) => {
+                give_to_owner(&file, &directory);
                 return Ok(PendingFile { file: file.into(), directory, name, temporary: None });
             }
             Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
@@ -216,6 +217,7 @@ impl PendingFile {
         let (temporary, file) = with_temporary_name(&name, |temporary| {
             rustix::fs::openat(&directory, temporary, flags, mode)
         })?;
+        give_to_owner(&file, &directory);
         Ok(PendingFile { file: file.into(), directory, name, temporary: Some(temporary) })
     }
 
@@ -247,6 +249,45 @@ impl Drop for PendingFile {
             let _ = rustix::fs::unlinkat(&self.directory, temporary, AtFlags::empty());
         }
     }
+}
+
+/// Gives a new file that root has created in a directory of another user to that user, who could
+/// not replace or remove it otherwise.
+pub(crate) fn give_to_owner(made: impl AsFd, directory: impl AsFd) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(owner) = rustix::fs::fstat(directory).map(|stat| (stat.st_uid, stat.st_gid))
+        && owner.0 != 0
+    {
+        // Without the capability, or on a file system of another host, it stays root's.
+        let _ = std::os::unix::fs::fchown(made, Some(owner.0), Some(owner.1));
+    }
+}
+
+/// Creates a directory and the missing ones above it, which belong to the owner of the directory
+/// that each is in, if root creates them.
+pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    create_folders(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            return Ok(());
+        }
+        created => created?,
+    }
+    let open = |path: &Path, flags| {
+        let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, path, flags, Mode::empty())
+    };
+    if let (Ok(made), Ok(parent)) = (open(path, OFlags::NOFOLLOW), open(parent, OFlags::empty())) {
+        give_to_owner(made, parent);
+    }
+    Ok(())
 }
 
 /// Whether an unnamed file can be linked later, which requires /proc.

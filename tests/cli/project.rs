@@ -192,12 +192,64 @@ fn output_that_is_a_layer_is_rejected() {
     let error = "cannot overwrite a layer of the image itself";
     let again = format!("  a: {{base: {}, output: base.squashfs}}\n", base.display());
     site.project(&again);
-    site.run(who, &[]).code(2).stderr_has(&[error]);
+    site.run(who, &[]).code(2).stderr_has(&["`a` is built from its own artifact"]);
     let run =
         |arguments: &[&str]| finish(site.stage.overcoat(who).arg("run").arg(&base).args(arguments));
     let saved = base.display().to_string();
     run(&["--save", &saved, "--", "true"]).code(2).stderr_has(&[error]);
     assert!(fs::read(&base).unwrap() == before);
+}
+
+/// An input of another image of the project, and one of an image file.
+#[test]
+fn output_that_is_an_input_is_rejected() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &["base"]);
+    let out = site.out(who);
+    let (built, other) = (out.join("base.squashfs"), out.join("other.squashfs"));
+    fs::copy(&built, &other).unwrap();
+    site.stage.give(&other, who);
+    site.edit_project("  boot:", &format!("  on_other: {{base: {}}}\n  boot:", other.display()));
+    let before = fs::read(&other).unwrap();
+    let path = other.display().to_string();
+    let error = format!("{path} would be a layer, which on_other is built from: give another file");
+    site.run(who, &["base", "-o", &path]).code(2).stderr_has(&[&error]);
+    let run = ["base", "--save", &path, "--", "true"];
+    site.finish(who, "run", &run).code(2).stderr_has(&[&error]);
+    let provisioner = site.stage.path("project/one/provisioner.yml").display().to_string();
+    let log = out.join("x.squashfs").display().to_string();
+    site.run(who, &["base", "-o", &log, "--log", &provisioner])
+        .code(2)
+        .stderr_has(&["which one is built from"]);
+    let image = format!("kind: base\nfrom: {path}\nprovisioner: base\n");
+    let image = site.write("image.yml", &image);
+    for file in [&path, &image.display().to_string()] {
+        let mut command = site.stage.overcoat(who);
+        command.arg("base").arg(&image).args(["-o", file, "--format", "squashfs"]);
+        finish(&mut command).code(2).stderr_has(&["which the image is built from"]);
+    }
+    assert!(fs::read(&other).unwrap() == before);
+}
+
+/// The output directory is in the directory that becomes a base.
+#[test]
+fn results_are_no_part_of_an_imported_root() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.stage.sh("cp -r tree tree2");
+    let tree = site.stage.path("tree2");
+    site.stage.give(&tree, who);
+    let project = site.stage.path("tree2/own.yml");
+    fs::write(&project, "network: none\nimages: {base: {kind: base, from: .}}\n").unwrap();
+    let build = || finish(site.stage.overcoat(who).args(["build", "-p"]).arg(&project));
+    build().ok().stderr_has(&["1 built"]);
+    build().ok().stderr_has(&["1 up to date, 0 built"]);
+    fs::write(tree.join("etc/conf"), "two").unwrap();
+    build().ok().stderr_has(&["1 built"]);
+    let listed = finish(site.stage.overcoat(who).arg("tree").arg(tree.join("build/base.squashfs")));
+    let listed = String::from_utf8(listed.ok().stdout.clone()).unwrap();
+    assert!(listed.contains("conf") && !listed.contains("build"), "{listed}");
 }
 
 #[test]

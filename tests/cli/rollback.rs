@@ -359,3 +359,90 @@ fn artifacts_are_never_missing_during_builds_and_rollbacks() {
         assert_eq!(missing.join().unwrap(), 0);
     });
 }
+
+/// Makes root the owner of a path and of everything below it.
+fn give_to_root(site: &Site, path: &std::path::Path) {
+    site.stage.sh(&format!("chown -R 0:0 {}", path.display()));
+}
+
+#[test]
+fn renamed_image_with_the_same_artifact_has_its_earlier_results() {
+    let site = Site::new();
+    site.edit_project("one: {base: base,", "one: {base: base, output: x.cpio.gz,");
+    let first = build_version(&site, "first");
+    let second = build_version(&site, "second");
+    site.edit_project("  one: {base: base,", "  renamed: {base: base,");
+    site.edit_project("overlays: [one]", "overlays: [renamed]");
+    site.write("one/do", "echo third >/etc/version\n");
+    let message = "renamed: its earlier results are those of one, which made ";
+    site.run(WHO, &["renamed"]).ok().stderr_has(&[message, "1 built"]);
+    let (digests, current) = results(&site, "renamed");
+    assert_eq!((digests.len(), &digests[0], &digests[1]), (2, &current, &second));
+    assert_ne!(first, second);
+    site.finish(WHO, "rollback", &["renamed"]).ok();
+    assert_eq!(results(&site, "renamed").1, second);
+    site.finish(WHO, "clean", &["-n"]).ok().stderr_has(&["nothing to remove"]);
+}
+
+#[test]
+fn files_that_root_makes_belong_to_the_owner_of_the_directory() {
+    let site = Site::new();
+    let out = site.out(WHO);
+    let as_root = |version: &str| {
+        site.write("one/do", &format!("echo {version} >/etc/version\n"));
+        let mut command = site.stage.overcoat(Who::Root);
+        finish(command.args(["build", "one", "-p"]).arg(site.file(WHO))).ok();
+    };
+    ["1", "2", "3"].iter().for_each(|version| as_root(version));
+    let listed = finish(std::process::Command::new("find").arg(&out).args(["-uid", "0"])).ok();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "");
+    build_version(&site, "4");
+    site.finish(WHO, "rollback", &["one"]).ok();
+}
+
+#[test]
+fn build_succeeds_if_earlier_results_cannot_be_removed() {
+    let site = Site::new();
+    build_version(&site, "1");
+    build_version(&site, "2");
+    let kept = site.out(WHO).join(".overcoat/kept/one");
+    give_to_root(&site, &kept.join("1"));
+    site.write("one/do", "echo 3 >/etc/version\n");
+    let advice = format!("sudo chown -R $USER {}", site.out(WHO).display());
+    site.run(WHO, &["one"]).ok().stderr_has(&[
+        "warning: earlier results that are too many stay: cannot remove ",
+        &advice,
+        "1 up to date, 1 built",
+    ]);
+    site.finish(WHO, "clean", &[]).code(2).stderr_has(&[&advice]);
+}
+
+#[test]
+fn failed_rollback_leaves_nothing() {
+    let site = Site::new();
+    build_version(&site, "1");
+    let second = build_version(&site, "2");
+    let kept = site.out(WHO).join(".overcoat/kept/one");
+    // The place of the replaced result.
+    fs::create_dir(kept.join("2")).unwrap();
+    fs::write(kept.join("2/x"), "").unwrap();
+    site.finish(WHO, "rollback", &["one"]).code(2).stderr_has(&["cannot remove "]);
+    assert!(!kept.join("new").exists());
+    assert_eq!(results(&site, "one").1, second);
+}
+
+#[test]
+fn lost_results_are_reported() {
+    let site = Site::new();
+    build_version(&site, "1");
+    fs::write(site.out(WHO).join(".overcoat/one.json"), "{").unwrap();
+    site.run(WHO, &["one"])
+        .ok()
+        .stderr_has(&["one: the previous result is not kept, because its record is damaged"]);
+    let link = site.out(WHO).join("one.cpio.gz");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("missing/x", &link).unwrap();
+    site.run(WHO, &["one"])
+        .code(2)
+        .stderr_has(&["a symbolic link to ", "missing/x, whose directory"]);
+}

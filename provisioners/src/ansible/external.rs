@@ -3,7 +3,8 @@
 //!
 //! Any path with `..` in a role's files counts, if it exists where Ansible might search for it, and
 //! so do the files that match a pattern with `..`: a needless build is better than a missing one.
-//! Paths with variables other than `{{ role_path }}` are not found.
+//! Paths with variables other than `{{ role_path }}` are not found, but paths with `..` in the values
+//! of the image's variables are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,6 +60,20 @@ pub(crate) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBu
     Ok(found)
 }
 
+/// Returns the files and directories outside of `role` that the texts `values` may name, the values
+/// of variables that the role uses.
+pub(crate) fn files_named_by(first: &Path, role: &Path, values: &[String]) -> BTreeSet<PathBuf> {
+    let canonical = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (first, own) = (canonical(first), canonical(role));
+    let mut found = BTreeSet::new();
+    for path in paths_in_texts(values, &own) {
+        let from = ROLE_FOLDERS.iter().map(|part| own.join(part)).chain([own.clone()]);
+        let paths = from.flat_map(|from| existing(&from, &path));
+        found.extend(paths.filter(|path| !path.starts_with(&own) && may_be_used(path, &first)));
+    }
+    found
+}
+
 /// Returns whether a path is a file, or a directory of the project that does not contain the role.
 /// (A directory that contains it is not an input: `chdir: ../..`.)
 fn may_be_used(path: &Path, first: &Path) -> bool {
@@ -71,9 +86,8 @@ fn paths_in(file: &Path, role: &Path) -> BTreeSet<String> {
     let text = fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_FILE_BYTES);
     let text = text.then(|| fs::read(file).ok()).flatten().unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let mut found = BTreeSet::new();
     if !text.contains("..") {
-        return found;
+        return BTreeSet::new();
     }
     let is_yaml = file.extension().is_none_or(|e| e == "yml" || e == "yaml");
     let document = is_yaml.then(|| YamlDocument::parse_ansible(file, text.clone().into_owned()));
@@ -85,6 +99,12 @@ fn paths_in(file: &Path, role: &Path) -> BTreeSet<String> {
             values.extend(lines.map(str::to_owned));
         }
     }
+    paths_in_texts(&values, role)
+}
+
+/// Returns all parts of texts that may be paths with `..`.
+fn paths_in_texts(values: &[String], role: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
     for value in values.iter().filter(|value| value.contains("..")) {
         let value = value.replace("\\\"", "\"").replace("\\'", "'");
         let value = ROLE_PATHS

@@ -187,6 +187,16 @@ impl<'a> Task<'a> {
         Some(module)
     }
 
+    /// Returns the name of its module as it is written, and its line.
+    pub(crate) fn module_name(&self) -> Option<(&'a str, usize)> {
+        self.entries().iter().find_map(|(key, value)| {
+            if ACTION_KEYS.contains(&key.name.as_str()) {
+                return action(value).map(|name| (name, key.span.line));
+            }
+            (!is_keyword(&key.name)).then_some((key.name.as_str(), key.span.line))
+        })
+    }
+
     /// Returns the key and value of its loop: `loop`, `with_items` and other `with_*`.
     pub(crate) fn looped(&self) -> Option<(&'a str, &'a YamlNode)> {
         self.entries()

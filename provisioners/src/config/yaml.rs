@@ -187,6 +187,11 @@ impl YamlNode {
         self.source.mistake(self.span, &self.key, problem.into(), Some(help.into()))
     }
 
+    /// Returns whether the value is written as a list.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.value, YamlValue::List(_))
+    }
+
     /// Returns a mistake in a key of this mapping.
     pub(crate) fn key_mistake(
         &self,

@@ -8,7 +8,7 @@ use super::settings::ImageContext;
 use super::source::ImageKind;
 use super::values::keyword;
 use crate::config::error::Mistake;
-use crate::config::{Fields, join};
+use crate::config::{Fields, YamlNode, join};
 
 /// The file format of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,6 +113,10 @@ pub(crate) fn outputs(
     };
     let path = join(folder, node.text("the path of a file")?);
     match (formats.as_slice(), Format::from_path(&path)) {
+        // A list of one is a list, unless the path already has the suffix of a format.
+        (&[format], None) if format_node.is_some_and(YamlNode::is_list) => {
+            Ok(vec![suffixed(&path, format)])
+        }
         (&[format], _) => Ok(vec![(path, format)]),
         ([], Some(format)) => Ok(vec![(path, format)]),
         ([], None) => {

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -21,6 +21,7 @@ use super::{Image, ImageLocation, Network, Root, Source};
 use crate::cleanup::CleanupSettings;
 use crate::config::ConfigError;
 use crate::folder::Digest;
+use crate::variables::Variable;
 
 /// Values of inputs by name.
 pub type Inputs = BTreeMap<String, String>;
@@ -74,7 +75,16 @@ impl Image {
             for (file, digest) in files {
                 add(&format!("{name}: {file}"), digest.to_string());
             }
-            used.extend(names.into_iter().flat_map(|names| names.used(&variables)));
+            let Some(names) = names else { continue };
+            let of_role = names.used(&variables);
+            let mut values = Vec::new();
+            for (_, value) in self.variables.iter().filter(|(name, _)| of_role.contains(name)) {
+                add_texts(value, &mut values);
+            }
+            for (file, digest) in provisioner.inputs_of_values(&values)? {
+                add(&format!("{name}: {file}"), digest.to_string());
+            }
+            used.extend(of_role);
         }
         for (name, value) in variables.into_iter().filter(|(name, _)| used.contains(name)) {
             add(&format!("variable {name}"), without_secret(name, value));
@@ -111,7 +121,8 @@ impl Image {
                     return Err(mistake.into());
                 }
                 add("kind", "base".to_owned());
-                let digest = digest(&ImageLocation::of(path).file)
+                let file = ImageLocation::of(path).file;
+                let digest = digest(&file, &self.output_places_below(&file))
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
                 add(&format!("from {}", self.relative(path)), digest.to_string());
             }
@@ -124,13 +135,23 @@ impl Image {
                 add("architecture", debian.architecture.clone().unwrap_or_default());
                 add("packages", debian.packages.join(", "));
                 if let Some(path) = &debian.keyring {
-                    let keys = digest(path)
+                    let keys = digest(path, &[])
                         .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
                     add("keyring", keys.to_string());
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Adds all texts in a value.
+fn add_texts(value: &Variable, texts: &mut Vec<String>) {
+    match value {
+        Variable::Text(text) => texts.push(text.clone()),
+        Variable::List(values) => values.iter().for_each(|value| add_texts(value, texts)),
+        Variable::Map(values) => values.values().for_each(|value| add_texts(value, texts)),
+        _ => {}
     }
 }
 
@@ -150,11 +171,13 @@ fn without_secret(name: &str, value: String) -> String {
 }
 
 /// Returns a digest of a file's content, or of all objects in a directory. Files in a directory are
-/// represented by size and times, since reading the content of a whole root takes long.
-fn digest(path: &Path) -> io::Result<Digest> {
+/// represented by size and times, since reading the content of a whole root takes long. The paths
+/// `except` below a directory are left out.
+fn digest(path: &Path, except: &[PathBuf]) -> io::Result<Digest> {
     let mut sha256 = Sha256::new();
     if fs::metadata(path)?.is_dir() {
-        hash_tree(path, &mut sha256)?;
+        let except: Vec<PathBuf> = except.iter().map(|below| path.join(below)).collect();
+        hash_tree(path, &except, &mut sha256)?;
     } else {
         // A buffer of this size instead of `copy`'s own: the file can be a whole image.
         let mut file = io::BufReader::with_capacity(1 << 20, fs::File::open(path)?);
@@ -163,17 +186,25 @@ fn digest(path: &Path) -> io::Result<Digest> {
     Ok(Digest(sha256.finalize().into()))
 }
 
-fn hash_tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
-    hash_attributes(&fs::metadata(folder)?, sha256);
+fn hash_tree(folder: &Path, except: &[PathBuf], sha256: &mut Sha256) -> io::Result<()> {
+    let hash = |path: &Path, meta: &fs::Metadata, sha256: &mut Sha256| {
+        hash_attributes(meta, sha256);
+        // Results that appear in a directory change its change time.
+        if !except.iter().any(|except| except.parent() == Some(path)) {
+            hash_change_time(meta, sha256);
+        }
+    };
+    hash(folder, &fs::metadata(folder)?, sha256);
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.retain(|entry| !except.contains(&entry.path()));
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let meta = entry.metadata()?;
         sha256.update(entry.file_name().as_bytes());
         sha256.update([0]);
-        hash_attributes(&meta, sha256);
+        hash(&entry.path(), &meta, sha256);
         if meta.is_dir() {
-            hash_tree(&entry.path(), sha256)?;
+            hash_tree(&entry.path(), except, sha256)?;
             sha256.update([1]);
         } else {
             sha256.update(meta.len().to_le_bytes());
@@ -184,12 +215,16 @@ fn hash_tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
     Ok(())
 }
 
-/// Hashes the attributes of one object. The change time represents its extended attributes.
+/// Hashes the attributes of one object.
 fn hash_attributes(meta: &fs::Metadata, sha256: &mut Sha256) {
     for number in [u64::from(meta.mode()), u64::from(meta.uid()), u64::from(meta.gid())] {
         sha256.update(number.to_le_bytes());
     }
     sha256.update(meta.rdev().to_le_bytes());
+}
+
+/// Hashes the change time of one object, which represents its extended attributes.
+fn hash_change_time(meta: &fs::Metadata, sha256: &mut Sha256) {
     sha256.update(meta.ctime().to_le_bytes());
     sha256.update(meta.ctime_nsec().to_le_bytes());
 }

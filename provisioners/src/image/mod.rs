@@ -6,6 +6,7 @@
 mod archive;
 mod check;
 mod format;
+mod input_paths;
 mod inputs;
 mod location;
 mod settings;
@@ -27,6 +28,7 @@ pub(crate) use archive::ArchiveSettings;
 pub use check::{CheckSettings, Skip};
 pub(crate) use format::outputs;
 pub use format::{Format, manifest_path, preferred_layer};
+pub use input_paths::{InputPath, real_path};
 pub use inputs::Inputs;
 pub use location::{ImageLocation, parse_offset};
 pub use settings::Network;
@@ -47,6 +49,10 @@ pub struct Image {
     pub description: Option<String>,
     /// The kind of image, and its layers or root file system.
     pub source: Source,
+    /// The config file.
+    config_file: Option<PathBuf>,
+    /// The output directory of its project; `None` for an image file.
+    output_folder: Option<PathBuf>,
     /// The files to write with their formats. Empty if the image file names none, and for initrd
     /// images, which yield files instead.
     pub outputs: Vec<(PathBuf, Format)>,
@@ -100,7 +106,8 @@ impl Image {
         let own = CommonSettings::parse(&fields)?;
         let mut named = provisioners(fields.get("provisioner"), folder)?;
         let mut variables = DeclaredVariables::parse(fields.get("variables"))?;
-        if let Some(node) = fields.get("config_file") {
+        let config_node = fields.get("config_file");
+        if let Some(node) = config_node {
             let (given, provisioner) = config_file(node, folder)?;
             variables = given.overridden_by(variables);
             if named.is_empty() {
@@ -111,6 +118,10 @@ impl Image {
             file: document.path().to_owned(),
             description: fields.text("description")?,
             source: Source::parse(&fields, context)?,
+            config_file: config_node
+                .map(|node| node.text("a path").map(|name| join(folder, name)))
+                .transpose()?,
+            output_folder: context.project.map(|project| project.globals.output.clone()),
             missing: source::missing_from(node, folder),
             outputs: outputs(&fields, context)?,
             network: own.network.or(all.network).unwrap_or_default(),

@@ -18,7 +18,7 @@ use crate::config::yaml::YamlKey;
 use crate::config::{ConfigError, Fields, YamlDocument, YamlNode, YamlValue, join, nearest};
 use crate::image::{
     self, ArchiveSettings, CommonSettings, Image, ImageContext, ImageKind, ImageLocation,
-    ProjectContext, ProjectSettings, Source,
+    ProjectContext, ProjectSettings, Source, real_path,
 };
 use crate::variables::{DeclaredVariables, Variables};
 
@@ -94,7 +94,6 @@ impl Project {
             output: globals.output.clone(),
             images: members(document, images, &globals, &variables)?,
         };
-        order::check(images, &project.images)?;
         Ok(project)
     }
 
@@ -118,6 +117,22 @@ impl Project {
             };
             format!("{} has no image `{name}`: {help}", self.file.display())
         })
+    }
+
+    /// Returns an image that is built from the file at `path`, or would be, and a description of
+    /// that input.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a provisioner cannot be read.
+    pub fn input_at(&self, path: &Path) -> Result<Option<(&Member, String)>, ConfigError> {
+        for member in &self.images {
+            let mut inputs = member.image.input_paths()?.into_iter();
+            if let Some(input) = inputs.find(|input| input.contains(path)) {
+                return Ok(Some((member, input.description)));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the number of results to keep of the image of this name; `None` if the project has
@@ -169,12 +184,15 @@ fn members(
     let folder = document.folder();
     // Index and layer of each image: the artifact that other images can be built on.
     let mut files: BTreeMap<&str, (usize, Option<PathBuf>)> = BTreeMap::new();
+    // The indices of images by their artifacts, which may also be named by their paths.
+    let mut makers: BTreeMap<PathBuf, usize> = BTreeMap::new();
     for (index, (key, node)) in entries.iter().enumerate() {
         let fields = Fields::new(node, "an image")?;
         let project = Some(ProjectContext { name: &key.name, globals });
         let context = ImageContext { folder, layer: &|_| Ok(PathBuf::new()), project };
         let outputs = image::outputs(&fields, &context)?;
         let layer = image::preferred_layer(&outputs).cloned();
+        makers.extend(outputs.iter().map(|(path, _)| (real_path(path), index)));
         files.insert(&key.name, (index, layer.map(|(path, _)| path)));
     }
     let mut members = Vec::new();
@@ -194,7 +212,9 @@ fn members(
                 None if named.contains(['/', '.'])
                     || ImageLocation::of(&folder.join(named)).file.exists() =>
                 {
-                    Ok(join(folder, named))
+                    let path = join(folder, named);
+                    needs.borrow_mut().extend(makers.get(&real_path(&path)));
+                    Ok(path)
                 }
                 None => Err(match nearest(named, files.keys().copied()) {
                     Some(near) => node.mistake_with_help(
@@ -212,14 +232,74 @@ fn members(
         let image = Image::parse(document, node, &ImageContext { folder, layer: &layer, project })?;
         let mut needs = needs.into_inner();
         if let Source::Base(image::Root::From(from)) = &image.source {
-            let made = files.values().find(|(_, made)| made.as_ref() == Some(from));
-            needs.extend(made.map(|(index, _)| *index));
+            needs.extend(makers.get(&real_path(&ImageLocation::of(from).file)));
         }
         members.push(Member { name: key.name.clone(), image, needs });
     }
     add_common_variables(&mut members, variables)?;
     check_outputs_are_unique(images, entries, &members)?;
+    order::check(images, &members)?;
+    for ((_, node), member) in entries.iter().zip(&members) {
+        if let Some(layers) = member.image.source.layers()
+            && let Some(maker) = makers.get(&real_path(&layers.base))
+        {
+            reject_overlay_as_base(node, &entries[*maker])?;
+        }
+    }
+    check_inputs_stay(images, entries, &members)?;
     Ok(members)
+}
+
+/// Rejects the overlay `lower` as the base of the image `node`: it is no root.
+fn reject_overlay_as_base(
+    node: &YamlNode,
+    (key, lower): &(YamlKey, YamlNode),
+) -> Result<(), Box<Mistake>> {
+    let Some(base) = node.get("base") else { return Ok(()) };
+    if ImageKind::parse(&Fields::new(lower, "an image")?)? != ImageKind::Overlay {
+        return Ok(());
+    }
+    let texts = |node: &YamlNode, key: &str| -> Result<Vec<String>, Box<Mistake>> {
+        let nodes = node.get(key).map_or(Ok(Default::default()), YamlNode::list)?;
+        nodes.iter().map(|node| Ok(node.text("the name or path of an image")?.to_owned())).collect()
+    };
+    let mut overlays = texts(lower, "overlays")?;
+    overlays.push(key.name.clone());
+    overlays.extend(texts(node, "overlays")?);
+    let lowest = texts(lower, "base")?.pop().unwrap_or_default();
+    Err(base.mistake_with_help(
+        format!("`{}` is an overlay, and a base is a root", key.name),
+        format!("write `base: {lowest}` and `overlays: [{}]`", overlays.join(", ")),
+    ))
+}
+
+/// Rejects outputs that would overwrite what an image is built from, or become a part of it.
+fn check_inputs_stay(
+    images: &YamlNode,
+    entries: &[(YamlKey, YamlNode)],
+    members: &[Member],
+) -> Result<(), ConfigError> {
+    let mut inputs = Vec::new();
+    for member in members {
+        let paths = member.image.own_input_paths()?;
+        inputs.extend(paths.into_iter().map(|input| (input, &member.name)));
+    }
+    for ((key, _), member) in entries.iter().zip(members) {
+        for file in member.files_and_manifests() {
+            let Some((input, of)) = inputs.iter().find(|(input, _)| input.contains(&file)) else {
+                continue;
+            };
+            let of = if **of == member.name { "the image".to_owned() } else { format!("`{of}`") };
+            let problem = format!(
+                "`{}` would be {}, which {of} is built from",
+                file.display(),
+                input.description
+            );
+            let help = Some("give it another `output`".to_owned());
+            return Err(images.key_mistake(key, problem, help).into());
+        }
+    }
+    Ok(())
 }
 
 /// Adds to each image those of the project's variables that its provisioners declare.
@@ -246,11 +326,9 @@ fn check_outputs_are_unique(
 ) -> Result<(), Box<Mistake>> {
     let mut writers: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for ((key, _), member) in entries.iter().zip(members) {
-        let outputs = &member.image.outputs;
-        let manifests = outputs.iter().map(|(path, _)| image::manifest_path(path));
-        for file in member.files().into_iter().chain(manifests) {
-            let file = std::path::absolute(&file).unwrap_or(file);
-            if let Some(other) = writers.insert(file.clone(), &member.name) {
+        for file in member.files_and_manifests() {
+            // A symbolic link is followed.
+            if let Some(other) = writers.insert(real_path(&file), &member.name) {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let problem = if other == member.name {
                     format!("`{name}` would be written twice")
@@ -275,6 +353,12 @@ impl Member {
             Source::Initrd { yields, .. } => yields.iter().map(|y| y.output.clone()).collect(),
             _ => self.image.outputs.iter().map(|(path, _)| path.clone()).collect(),
         }
+    }
+
+    /// Returns the files that it writes, with manifests.
+    fn files_and_manifests(&self) -> Vec<PathBuf> {
+        let manifests = self.image.outputs.iter().map(|(path, _)| image::manifest_path(path));
+        self.files().into_iter().chain(manifests).collect()
     }
 
     /// Returns its kind: `overlay`, `base` or `initrd`.

@@ -9,6 +9,11 @@ pub(super) fn check(images: &YamlNode, members: &[Member]) -> Result<(), Box<Mis
     for start in 0..members.len() {
         let Some(path) = cycle(members, start) else { continue };
         let YamlValue::Map(entries) = &images.value else { continue };
+        if let [start, _] = path[..] {
+            let problem = format!("`{}` is built from its own artifact", members[start].name);
+            let help = "build it from another image, or give it another `output`".to_owned();
+            return Err(images.key_mistake(&entries[start].0, problem, Some(help)));
+        }
         let needs: Vec<String> =
             path.iter().map(|index| format!("`{}`", members[*index].name)).collect();
         let problem = format!("circular dependency: {}", needs.join(" needs "));

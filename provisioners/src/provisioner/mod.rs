@@ -13,6 +13,7 @@ use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Fields, YamlDocument};
 use crate::folder::{Digest, FILE_NAME, Folder};
+use crate::image::InputPath;
 use crate::steps::Action;
 use crate::steps::ansible::AnsibleRole;
 use crate::variables::Variables;
@@ -114,6 +115,11 @@ impl Provisioner {
         inputs::files_used_by(&self.folder, &self.steps)
     }
 
+    /// Returns the files and directories that its steps use, for messages.
+    pub(crate) fn input_paths(&self) -> Vec<InputPath> {
+        inputs::paths_used_by(&self.folder, &self.steps)
+    }
+
     /// Returns its [`inputs`](Self::inputs), and for an Ansible role the names in its files.
     pub(crate) fn inputs_and_names(&self) -> Result<(InputFiles, Option<RoleNames>), ConfigError> {
         match self.steps.iter().map(StepDefinition::action).next() {
@@ -122,6 +128,15 @@ impl Provisioner {
                 Ok((files, Some(names)))
             }
             _ => Ok((self.inputs()?, None)),
+        }
+    }
+
+    /// Returns the files outside of an Ansible role that these values of variables may name, as
+    /// [`inputs`](Self::inputs).
+    pub(crate) fn inputs_of_values(&self, values: &[String]) -> Result<InputFiles, ConfigError> {
+        match self.steps.iter().map(StepDefinition::action).next() {
+            Some(Some(Action::Ansible(role))) => inputs::files_named_by_values(role, values),
+            _ => Ok(InputFiles::new()),
         }
     }
 

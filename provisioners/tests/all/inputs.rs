@@ -424,3 +424,176 @@ fn all_variables_count_for_a_role_that_may_use_any() {
     }
     assert_eq!(used("roles/overlay/main/files/x.py", "import os"), 0);
 }
+
+/// Returns why the project is rejected, if it is.
+fn rejected(folder: &Path, text: &str) -> Option<String> {
+    Project::parse(&folder.join("overcoat.yml"), text.to_owned()).err().map(|e| e.to_string())
+}
+
+#[test]
+fn no_output_may_be_an_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("one/provisioner.yml", "files: files\npackages: [./x.deb]\nscripts: [do]\n"),
+        ("one/files/etc/x", ""),
+        ("one/x.deb", ""),
+        ("one/do", ""),
+        ("outside/provisioner.yml", "scripts: [{path: do, outside: true}]\n"),
+        ("outside/do", ""),
+        ("role/tasks/main.yml", "- debug: {}\n"),
+        ("tree/x", ""),
+        ("variables.yml", "{}\n"),
+        ("keys.gpg", ""),
+        ("base.squashfs", ""),
+    ];
+    write_files(dir.path(), &files);
+    symlink("one", dir.path().join("link")).unwrap();
+    let images = "  base: {kind: base, release: x, keyring: keys.gpg}\n\
+                  \x20 tree: {kind: base, from: tree}\n\
+                  \x20 one: {base: base, provisioner: [one, outside, role], config_file: variables.yml}\n\
+                  \x20 two: {base: ./base.squashfs}\n";
+    let with = |output: &str| {
+        format!("images:\n{images}  new: {{base: base, output: ../{output}, format: cpio}}\n")
+    };
+    for file in [
+        "overcoat.yml",
+        "one/provisioner.yml",
+        "one/files/etc/x",
+        "one/files/new",
+        "one/x.deb",
+        "link/do",
+        "outside/new",
+        "role/new",
+        "tree/new",
+        "variables.yml",
+        "keys.gpg",
+    ] {
+        let error = rejected(dir.path(), &with(file)).unwrap_or_default();
+        assert!(error.contains("built from") && error.contains(file), "{file}: {error}");
+        let project = format!("images:\n{images}");
+        let project = Project::parse(&dir.path().join("overcoat.yml"), project).unwrap();
+        assert!(project.input_at(&dir.path().join(file)).unwrap().is_some(), "{file}");
+    }
+    for file in ["new", "one/new", "tree2/new"] {
+        assert_eq!(rejected(dir.path(), &with(file)), None, "{file}");
+    }
+    // Layers that other images do not make.
+    let project = Project::parse(&dir.path().join("overcoat.yml"), with("new")).unwrap();
+    for (file, image) in [("base.squashfs", "two"), ("build/base.squashfs", "one")] {
+        let (member, _) = project.input_at(&dir.path().join(file)).unwrap().unwrap();
+        assert_eq!(member.name, image);
+    }
+    assert_eq!(project.input_at(&dir.path().join("next.squashfs")).unwrap().map(|_| ()), None);
+}
+
+#[test]
+fn path_of_an_artifact_needs_its_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "images:\n  b: {base: build/../build/a.squashfs}\n  a: {kind: base, from: .}\n";
+    let project = Project::parse(&dir.path().join("overcoat.yml"), text.to_owned()).unwrap();
+    assert_eq!(project.with_needs(&[0]), [1, 0]);
+    // A symbolic link to another artifact would be followed.
+    write_files(dir.path(), &[("build/a.squashfs", "")]);
+    symlink("a.squashfs", dir.path().join("build/c.cpio.gz")).unwrap();
+    let error = rejected(dir.path(), &format!("{text}  c: {{base: a}}\n")).unwrap();
+    assert!(error.contains("`a` writes `c.cpio.gz` too"), "{error}");
+}
+
+#[test]
+fn results_in_the_directory_of_a_root_are_no_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &[("etc/x", "")]);
+    let inputs = || {
+        let text = "images: {a: {kind: base, from: .}}".to_owned();
+        let project = Project::parse(&dir.path().join("overcoat.yml"), text).unwrap();
+        project.images()[0].image.inputs().unwrap()
+    };
+    let before = inputs();
+    write_files(dir.path(), &[("build/a.squashfs", ""), ("build/.overcoat/a.json", "")]);
+    assert_eq!(inputs(), before);
+    write_files(dir.path(), &[("etc/build/x", "")]);
+    assert_ne!(inputs(), before);
+}
+
+#[test]
+fn list_of_formats_adds_suffixes() {
+    let outputs = |image: &str| {
+        let text = format!("images: {{a: {{kind: base, from: ., {image}}}}}");
+        let project = Project::parse(Path::new("/x/overcoat.yml"), text).unwrap();
+        let outputs = project.images()[0].image.outputs.clone().into_iter();
+        outputs
+            .map(|(path, _)| path.strip_prefix("/x/build").unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for (image, files) in [
+        ("output: alpha, format: [cpio.zst]", &["alpha.cpio.zst"][..]),
+        ("output: alpha, format: [cpio.zst, cpio]", &["alpha.cpio.zst", "alpha.cpio"]),
+        ("output: alpha, format: cpio.zst", &["alpha"]),
+        ("output: alpha.cpio.zst, format: [cpio.zst]", &["alpha.cpio.zst"]),
+        ("format: [cpio.zst]", &["a.cpio.zst"]),
+    ] {
+        assert_eq!(outputs(image), files.iter().map(Path::new).collect::<Vec<_>>(), "{image}");
+    }
+}
+
+#[test]
+fn files_named_by_variables_of_a_role_are_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        (
+            "roles/overlay/main/tasks/main.yml",
+            "- copy: src={{ host_file }} dest=/etc/x\n- include_role: {name: named}\n",
+        ),
+        (
+            "roles/overlay/named/tasks/main.yml",
+            "- copy: src={{ item }} dest=/y\n  loop: '{{ all }}'\n",
+        ),
+        ("roles/overlay/named/files/own", ""),
+        ("extra/a.txt", ""),
+        ("extra/b.txt", ""),
+        ("extra/c.txt", ""),
+        ("extra/d/e", ""),
+    ];
+    write_files(dir.path(), &files);
+    let inputs = || {
+        let text = "variables: {host_file: ../../../extra/a.txt, all: [own, ../../../extra/b.txt, \
+                    {x: ../../../../extra/d}], unused: ../../../extra/c.txt, lost: ../../../none}\n\
+                    images: {a: {base: ./b.squashfs, provisioner: roles/overlay/main}}";
+        let project = Project::parse(&dir.path().join("overcoat.yml"), text.to_owned()).unwrap();
+        project.images()[0].image.inputs().unwrap()
+    };
+    let before = inputs();
+    let outside: Vec<_> = before.keys().filter(|name| name.contains("extra/")).collect();
+    assert_eq!(
+        outside,
+        ["main: ../../../extra/a.txt", "main: ../../../extra/b.txt", "main: ../../../extra/d/e",]
+    );
+    write_files(dir.path(), &[("extra/a.txt", "changed")]);
+    assert_ne!(inputs(), before);
+}
+
+#[test]
+fn tests_and_files_of_editors_are_no_inputs_of_a_role() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("tasks/main.yml", "- debug: {}\n"),
+        ("tasks/.main.yml.swp", ""),
+        ("tasks/main.yml~", ""),
+        ("tasks/#main.yml#", ""),
+        ("vars/.#main.yml", ""),
+        ("tests/test.yml", ""),
+        ("molecule/default/converge.yml", ""),
+        (".gitignore", ""),
+        (".github/workflows/ci.yml", ""),
+        ("files/tests/x", ""),
+        ("files/copied~", ""),
+    ];
+    write_files(dir.path(), &files);
+    assert_eq!(names(dir.path()), ["files/copied~", "files/tests/x", "tasks/main.yml"]);
+    let task = "- copy: src=../tests/test.yml dest=/x\n";
+    write_files(dir.path(), &[("tasks/main.yml", task)]);
+    assert!(names(dir.path()).contains(&"tests/test.yml".to_owned()));
+    let task = "- copy: src={{ role_path }} dest=/x\n";
+    write_files(dir.path(), &[("tasks/main.yml", task)]);
+    assert!(names(dir.path()).contains(&".gitignore".to_owned()));
+}

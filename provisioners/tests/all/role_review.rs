@@ -88,7 +88,7 @@ fn variables_that_a_role_may_define_are_no_problem() {
     // These may define any variables.
     for more in [
         "- include_vars: \"{{ ansible_distribution }}.yml\"\n",
-        "- mount_facts: {}\n",
+        "- some.collection.mount_facts: {}\n",
         "- include_role: {name: \"{{ given }}\"}\n",
     ] {
         let tasks = format!("{more}- debug: {{msg: \"{{{{ unknown }}}}\"}}\n");
@@ -517,4 +517,115 @@ fn packages_of_a_role_are_found_with_their_place() {
             "{task}"
         );
     }
+}
+
+/// Ansible reads these before the first task, whatever their conditions are.
+#[test]
+fn what_ansible_reads_first_is_checked_without_conditions() {
+    let meta = "galaxy_info: {author: x}\ndependencies:\n- role: lost_dependency\n  when: false\n";
+    let tasks = "- import_role: {name: lost_import}
+  when: false
+- include_role: {name: lost_include}
+  when: false
+- block:
+    - import_tasks: lost.yml
+  when: false
+  ignore_errors: true
+- import_role: {name: y}
+  tags: never
+- include_tasks: '{{ some }}.yml'
+  when: false
+";
+    let files: &[(&str, &str)] = &[
+        ("roles/x/meta/main.yml", meta),
+        ("roles/x/tasks/main.yml", tasks),
+        ("roles/x/handlers/main.yml", "- name: h\n  import_role: name=lost_handler\n"),
+        ("roles/y/tasks/main.yml", "- import_role: {name: lost_deeper}\n  when: false\n"),
+    ];
+    let no_role =
+        |place: &str, name: &str| format!("roles/{place}: the role `{name}` does not exist");
+    assert_eq!(
+        problems(files, ""),
+        [
+            no_role("x/handlers/main.yml:2", "lost_handler"),
+            no_role("x/meta/main.yml:3", "lost_dependency"),
+            no_role("x/tasks/main.yml:1", "lost_import"),
+            "roles/x/tasks/main.yml:6: the file of `import_tasks` does not exist: \
+             roles/x/tasks/lost.yml"
+                .to_owned(),
+            no_role("y/tasks/main.yml:1", "lost_deeper"),
+        ]
+    );
+}
+
+#[test]
+fn modules_that_ansible_lacks_are_found() {
+    let tasks = "- comand: ls
+- name: x
+  when: false
+  ansible.builtin.nosuchmodule: {}
+- block:
+    - local_action: nosuchaction x=y
+- copy: {content: x, dest: /x}
+- mysql_db: {name: x}
+- community.other.module: {}
+- ansible.builtin.apt: {name: x}
+- action: command ls
+- meta: noop
+- include_tasks: other.yml
+- with_items: [a]
+  setup: {}
+- template: {src: a.j2, dest: /x}
+";
+    let files = [
+        ("roles/x/tasks/main.yml", tasks),
+        ("roles/x/tasks/other.yml", "- debug: {}\n"),
+        ("roles/x/templates/a.j2", ""),
+    ];
+    let unknown = |line: usize, name: &str| {
+        format!(
+            "roles/x/tasks/main.yml:{line}: `{name}` is neither a keyword of tasks nor a module of \
+             Ansible"
+        )
+    };
+    assert_eq!(
+        problems(&files, ""),
+        [
+            unknown(1, "comand"),
+            unknown(4, "ansible.builtin.nosuchmodule"),
+            unknown(6, "nosuchaction"),
+        ]
+    );
+    // The role may have it.
+    for more in [
+        ("roles/x/library/comand.py", ""),
+        ("roles/x/meta/main.yml", "collections: [some.collection]\n"),
+    ] {
+        assert_eq!(problems(&[files.as_slice(), &[more]].concat(), ""), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn undefined_variables_in_defaults_are_found() {
+    for (default, used) in [
+        ("a: '{{ lost }}'", "{{ a }}"),
+        ("a: ['{{ lost }}']", "{{ a }}"),
+        ("a: {b: '{{ lost }}'}", "{{ a }}"),
+        ("a: '{{ b }}'\nb: 'x{{ lost }}'", "{{ a }}"),
+    ] {
+        let task = format!("- debug: {{msg: \"{used}\"}}\n");
+        let files: &[(&str, &str)] =
+            &[("roles/x/tasks/main.yml", &task), ("roles/x/defaults/main.yml", default)];
+        let found = problems(files, "");
+        assert!(
+            found.len() == 1 && found[0].contains("`lost` is not defined"),
+            "{default}: {found:?}"
+        );
+    }
+    // Newer versions of Ansible render only what is used.
+    let files: &[(&str, &str)] = &[
+        ("roles/x/tasks/main.yml", "- debug: {msg: \"{{ a.c }}\"}\n"),
+        ("roles/x/defaults/main.yml", "a: {b: '{{ lost }}', c: 1}\n"),
+    ];
+    assert_eq!(problems(files, ""), [] as [&str; 0]);
 }

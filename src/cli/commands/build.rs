@@ -129,6 +129,18 @@ fn is_same_path(one: &Path, other: &Path) -> bool {
     is_same_file(one, other) || place(one).is_some_and(|one| Some(one) == place(other))
 }
 
+/// Rejects a file to write that an image of the project is built from.
+pub(crate) fn reject_input(project: &Project, file: &Path) -> Result<(), CommandError> {
+    match project.input_at(file)? {
+        Some((image, input)) => Err(CommandError::user(format!(
+            "{} would be {input}, which {} is built from: give another file",
+            file.display(),
+            image.name
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Builds an image of any kind.
 pub(crate) fn build_image(ui: &Ui, image: &Image, common: &CommonBuildArgs) -> CommandResult {
     build_with(ui, image, &common.options(ui))
@@ -192,14 +204,15 @@ impl CommonBuildArgs {
             let manifests = files.iter().map(|file| manifest_path(file));
             files.iter().cloned().chain(manifests).any(|file| is_same_path(&file, output))
         });
-        match own {
-            Some(image) => Err(CommandError::user(format!(
+        if let Some(image) = own {
+            return Err(CommandError::user(format!(
                 "{} is an artifact of {}: give another file, or build without --output",
                 output.display(),
                 image.name
-            ))),
-            None => Ok(()),
+            )));
         }
+        let written = [output.clone(), manifest_path(output)];
+        written.iter().chain(&self.log).try_for_each(|file| reject_input(project, file))
     }
 
     /// Returns the settings of a build.

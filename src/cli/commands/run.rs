@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use fs_model::tree::XattrSupport;
+use provisioners::image::manifest_path;
 
+use super::build::reject_input;
 use crate::build::{InputTexts, Outputs, reject_layers, source_date_epoch};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
@@ -139,6 +141,10 @@ impl<'a> CommandRoot<'a> {
             Some(path) => {
                 let format = seal.format_for(path, None)?;
                 reject_layers(std::iter::once(path), &layers)?;
+                if let Some(project) = common.stack.project(images)? {
+                    reject_input(&project, path)?;
+                    reject_input(&project, &manifest_path(path))?;
+                }
                 Some((path.as_path(), Outputs::open([(path.clone(), format)], &seal)?))
             }
             None => None,

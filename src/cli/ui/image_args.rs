@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use fs_model::tree::Follow;
+use provisioners::Project;
 use provisioners::image::{ImageLocation, parse_offset};
 
 use crate::cli::ui::Ui;
@@ -58,6 +59,11 @@ pub(crate) struct StackOptions {
 }
 
 impl StackOptions {
+    /// Returns the project that has the images `words`, if one of them may be a name.
+    pub(crate) fn project(&self, words: &[PathBuf]) -> Result<Option<Project>, CommandError> {
+        self.project.for_images(words)
+    }
+
     /// Returns the layers of the images `words`, paths or names of a project's images.
     pub(crate) fn layers(&self, words: &[PathBuf]) -> Result<Vec<PathBuf>, CommandError> {
         let project = self.project.for_images(words)?;

@@ -642,6 +642,23 @@ fn advice_for_copies_in_an_overlay_of_overcoat_is_to_build_it_again() {
     assert!(!own.contains("build the overlay with overcoat"), "{own}");
 }
 
+/// The object has to be in the archive for the sake of its new name.
+#[test]
+fn file_of_the_base_with_a_new_hard_link_is_no_finding() {
+    let found = |new: &str| {
+        let mut overlay = Archive::new();
+        for (name, data) in [("usr/share/things/one", ""), (new, "1")] {
+            let entry = overlay.file(name, data);
+            (entry.ino, entry.nlink) = (100, 2);
+        }
+        let pair = Pair::new(&base(), &overlay.gzip());
+        pair.findings(&["--only", "lean/same-as-base"]).len()
+    };
+    assert_eq!(found("usr/share/things/new"), 0);
+    // The base has both names.
+    assert_eq!(found("usr/share/things/one"), 1);
+}
+
 #[test]
 fn whiteout_names_are_files_in_a_marked_archive() {
     let found = |marked: bool| {

@@ -179,14 +179,7 @@ impl<'a> Flow<'a> {
             self.role(role, from, scope, is_certain);
             self.depth -= 1;
         }
-        // A name with dots or with `collections` may be a role of a collection.
-        let is_plain = name.chars().all(|c| c.is_alphanumeric() || "_-/".contains(c));
-        let places = [by.join(name), by.join("roles").join(name)];
-        !found.is_empty()
-            || !is_plain
-            || is_template(name)
-            || self.files.has_collections
-            || places.iter().any(|place| place.exists())
+        !found.is_empty() || is_template(name) || self.files.may_be_elsewhere(by, name)
     }
 
     /// Follows the tasks of a file.

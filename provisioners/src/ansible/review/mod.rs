@@ -8,6 +8,8 @@
 mod evaluator;
 mod files;
 mod flow;
+mod host_modules;
+mod loaded;
 mod packages;
 mod role_files;
 mod template_parts;
@@ -59,6 +61,11 @@ pub enum RoleProblemKind {
         /// Its name.
         name: String,
     },
+    /// A task has a key that is neither a keyword nor a module of the host's Ansible.
+    NoModule {
+        /// The key.
+        name: String,
+    },
     /// A task notifies a handler that does not exist.
     NoHandler {
         /// Its name or topic.
@@ -86,6 +93,9 @@ impl fmt::Display for RoleProblemKind {
                 write!(f, "the file of `{module}` does not exist: {}", path.display())
             }
             Self::NoRole { name } => write!(f, "the role `{name}` does not exist"),
+            Self::NoModule { name } => {
+                write!(f, "`{name}` is neither a keyword of tasks nor a module of Ansible")
+            }
             Self::NoHandler { name } => write!(
                 f,
                 "no handler has the name `{name}`: the task fails if it changes something"
@@ -143,6 +153,7 @@ impl RoleReview {
             _ => true,
         });
         problems.extend(files::missing(&flow.steps, &self.files, &evaluator));
+        problems.extend(loaded::problems(&self.files));
         problems.sort();
         problems.dedup();
         problems

@@ -93,6 +93,14 @@ impl RoleFiles {
         Ok(found)
     }
 
+    /// Returns whether a role of this name may exist although it is not in the roles path: in a
+    /// collection, if the name has dots or a file has `collections`, or in the role `by`.
+    pub(super) fn may_be_elsewhere(&self, by: &Path, name: &str) -> bool {
+        let is_plain = name.chars().all(|c| c.is_alphanumeric() || "_-/".contains(c));
+        let places = [by.join(name), by.join("roles").join(name)];
+        !is_plain || self.has_collections || places.iter().any(|place| place.exists())
+    }
+
     /// Returns the file at a path.
     pub(super) fn file(&self, path: &Path) -> Option<&RoleFile> {
         let path = fs::canonicalize(path).ok()?;

@@ -186,9 +186,14 @@ pub(super) fn undefined_in(
         match evaluator.binding(&name, scope) {
             None if evaluator.is_optional(&name) || name == "role_path" => {}
             None => found.push((name, None)),
-            Some(Binding::Raw(Variable::Text(text))) => {
-                let problems = problems_within(text, scope, evaluator, depth + 1);
-                found.extend(problems.into_iter().filter_map(|problem| match problem.kind {
+            Some(Binding::Raw(variable)) => {
+                let mut texts = Vec::new();
+                // Only what is used of a list or a mapping may be rendered.
+                add_texts(variable, expression.trim() == name, &mut texts);
+                let problems = texts
+                    .into_iter()
+                    .flat_map(|text| problems_within(text, scope, evaluator, depth + 1));
+                found.extend(problems.filter_map(|problem| match problem.kind {
                     TemplateProblemKind::Undefined { name: inner, .. } => {
                         Some((inner, Some(name.clone())))
                     }
@@ -199,6 +204,20 @@ pub(super) fn undefined_in(
         }
     }
     found
+}
+
+/// Adds the texts of a value, and with `whole` those in lists and mappings.
+fn add_texts<'v>(value: &'v Variable, whole: bool, texts: &mut Vec<&'v str>) {
+    match value {
+        Variable::Text(text) => texts.push(text),
+        Variable::List(values) if whole => {
+            values.iter().for_each(|value| add_texts(value, whole, texts));
+        }
+        Variable::Map(values) if whole => {
+            values.values().for_each(|value| add_texts(value, whole, texts));
+        }
+        _ => {}
+    }
 }
 
 /// Returns the file of an expression that begins with `lookup('file', 'name')`.
