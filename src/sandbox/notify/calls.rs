@@ -337,3 +337,109 @@ pub(super) fn has_wide_pointers(arch: u32, number: i32) -> bool {
         arch => arch == AARCH64 || arch == RISCV64,
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Returns the numbers in a header of the kernel (package linux-libc-dev).
+    fn numbers(header: &str) -> HashMap<String, u32> {
+        let text = std::fs::read_to_string(header).unwrap();
+        let number = |line: &str| {
+            let mut words = line.strip_prefix("#define ")?.split_whitespace();
+            let name = words.next()?;
+            // Calls with variants of 32 and 64 bits have the second prefix.
+            let name = name.strip_prefix("__NR_").or(name.strip_prefix("__NR3264_"))?;
+            Some((name.to_owned(), words.next()?.trim_matches(['(', ')']).parse().ok()?))
+        };
+        text.lines().filter_map(number).collect()
+    }
+
+    /// Returns the name of a call; `of` is its architecture.
+    fn name(of: Arch, number: u32, call: Call) -> String {
+        let at = |from, plain: &str| match from {
+            PathStart::WorkingDirectory => plain.to_owned(),
+            PathStart::Descriptor => format!("{plain}at"),
+        };
+        // On i386 the calls with ids of 32 bits came later.
+        let of_i386 = |name: &str, narrow: bool| match of == I386 && !narrow {
+            true => format!("{name}32"),
+            false => name.to_owned(),
+        };
+        let suffix = |layout| if layout == StatLayout::I386Wide { "64" } else { "" };
+        match call {
+            Call::Mknod(from) => at(from, "mknod"),
+            Call::Execute(from) => at(from, "execve"),
+            Call::Access(PathStart::WorkingDirectory) => "access".to_owned(),
+            Call::Access(PathStart::Descriptor) => "faccessat".to_owned(),
+            Call::Faccessat2 => "faccessat2".to_owned(),
+            Call::Chown { follow: true, narrow } => of_i386("chown", narrow),
+            Call::Chown { follow: false, narrow } => of_i386("lchown", narrow),
+            Call::Fchown { narrow } => of_i386("fchown", narrow),
+            Call::Fchownat => "fchownat".to_owned(),
+            Call::Stat { follow: true, layout } => format!("stat{}", suffix(layout)),
+            Call::Stat { follow: false, layout } => format!("lstat{}", suffix(layout)),
+            Call::Fstat(layout) => format!("fstat{}", suffix(layout)),
+            Call::Fstatat(StatLayout::X86_64) => "newfstatat".to_owned(),
+            Call::Fstatat(layout) => format!("fstatat{}", suffix(layout)),
+            Call::Statx => "statx".to_owned(),
+            Call::Identity { call, narrow } => {
+                let name = format!("{call:?}").to_lowercase();
+                let has_variants = !matches!(call, IdentityCall::Capget | IdentityCall::Capset);
+                of_i386(&name, narrow || !has_variants)
+            }
+            Call::Prctl => "prctl".to_owned(),
+            Call::Setrlimit => "setrlimit".to_owned(),
+            Call::Prlimit => "prlimit64".to_owned(),
+            Call::Missing => match number {
+                425 => "io_uring_setup".to_owned(),
+                18 => "oldstat".to_owned(),
+                28 => "oldfstat".to_owned(),
+                84 => "oldlstat".to_owned(),
+                _ => panic!("{number}"),
+            },
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_kernels_headers() {
+        let asm = "/usr/include/x86_64-linux-gnu/asm";
+        let headers = [
+            (X86_64, format!("{asm}/unistd_64.h")),
+            (I386, format!("{asm}/unistd_32.h")),
+            (AARCH64, "/usr/include/asm-generic/unistd.h".to_owned()),
+        ];
+        for (arch, header) in headers {
+            let numbers = numbers(&header);
+            for (_, number, call) in CALLS.into_iter().filter(|(of, ..)| *of == arch) {
+                // Those of x32 are in a header of their own, with a bit.
+                if !matches!((arch, number), (X86_64, 520 | 545)) {
+                    let name = name(arch, number, call);
+                    assert_eq!(numbers.get(&name), Some(&number), "{name} of {header}");
+                }
+            }
+        }
+        // A call of these families that the table lacks would show the ids of the kernel.
+        let is_family = |name: &str| {
+            let name = name.strip_suffix("32").unwrap_or(name);
+            let is_id = name.ends_with("uid") || name.ends_with("gid") || name.ends_with("groups");
+            let is_change = name.starts_with("get") || name.starts_with("set");
+            is_id && is_change && !matches!(name, "getpgid" | "setpgid" | "getsid" | "setsid")
+                || name.contains("chown")
+                || name.starts_with("mknod")
+                || name.contains("stat") && !name.contains("statfs") && !name.contains("ustat")
+                || name.contains("access")
+                || name.starts_with("capset")
+                || name.starts_with("capget")
+                || name.starts_with("execve")
+        };
+        for (arch, header) in [(X86_64, "unistd_64.h"), (I386, "unistd_32.h")] {
+            for (name, number) in numbers(&format!("{asm}/{header}")) {
+                let is_known = CALLS.iter().any(|(of, n, _)| *of == arch && *n == number);
+                assert!(!is_family(&name) || is_known, "{name} of {header}");
+            }
+        }
+    }
+}
