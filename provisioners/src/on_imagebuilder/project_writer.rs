@@ -212,7 +212,8 @@ impl Writer<'_> {
 
     /// Writes the clean-up steps that replace `clean_fs.yml`.
     fn cleanup(&mut self) {
-        let WrapperCleanup { exists, docs, locales, initramfs } = self.tree.wrappers.cleanup;
+        let WrapperCleanup { exists, is_broken, docs, locales, initramfs } =
+            self.tree.wrappers.cleanup;
         let removed = [("docs", docs), ("locales", locales)];
         let steps: Vec<String> = removed
             .iter()
@@ -227,13 +228,18 @@ impl Writer<'_> {
             true => " It also removed initramfs-tools, which is kept.",
             false => "",
         };
-        self.comment(
-            0,
-            &format!(
+        let text = match is_broken {
+            true => {
+                "The clean_fs.yml of on-imagebuilder removed these in addition to caches, lists \
+                     and logs. That of this tree has a mistake and was not read."
+                    .to_owned()
+            }
+            false => format!(
                 "common/tasks/clean_fs.yml removed these in addition to caches, lists and logs.\
                  {kept}"
             ),
-        );
+        };
+        self.comment(0, &text);
         self.line(&format!("cleanup: {{{}}}", steps.join(", ")));
     }
 
