@@ -478,7 +478,14 @@ impl Writer<'_> {
             NamedBy::Script(pair) => {
                 self.comment(4, &format!("From {}.", pair.script.display()));
             }
-            NamedBy::Comment => self.comment(4, "From a comment in the config file."),
+            NamedBy::Comment => match &config.replaced {
+                None => self.comment(4, "From a comment in the config file."),
+                Some(replaced) => {
+                    let named = &replaced.named;
+                    let text = format!("Chosen by its variables. The config file names {named}.");
+                    self.comment(4, &text);
+                }
+            },
             NamedBy::YamlKey => {}
         }
         let mut roles = self.tree.roles_of(config);

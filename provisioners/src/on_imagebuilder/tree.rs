@@ -58,6 +58,8 @@ pub(super) struct Config {
     playbook: Option<PathBuf>,
     /// The variables of the host in which the wrapper playbook builds it.
     pub(super) of_host: Vec<Global>,
+    /// The named role that another one replaces, if any.
+    pub(super) replaced: Option<ReplacedRole>,
     pub(super) variables: Vec<(String, YamlNode)>,
     /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
@@ -67,6 +69,15 @@ pub(super) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NamedBy {
     /// In the key `provisioner` of the file.
+/// A role that a config file names and that cannot use the file's variables.
+#[derive(Debug)]
+pub(super) struct ReplacedRole {
+    /// Its directory, relative to the tree's.
+    pub(super) named: String,
+    /// Why another one is used instead.
+    pub(super) why: String,
+}
+
     YamlKey,
     /// In a script that runs a wrapper playbook with both.
     Script(PairInScript),
@@ -260,7 +271,10 @@ impl ImagebuilderTree {
                 Some(base) if config.kind == ConfigKind::Base => {
                     format!("left out: {base} is the base")
                 }
-                _ => format!("image {}", config.name),
+                _ => match &config.replaced {
+                    Some(replaced) => format!("image {}; {}", config.name, replaced.why),
+                    None => format!("image {}", config.name),
+                },
             };
             let is_used = base.is_none() || config.kind != ConfigKind::Base;
             for role in self.roles_of(config).into_iter().filter(|_| is_used) {
@@ -420,6 +434,7 @@ fn has_merge_key(node: &YamlNode) -> bool {
         YamlValue::Scalar { .. } => false,
         YamlValue::List(nodes) => nodes.iter().any(has_merge_key),
         YamlValue::Map(entries) => {
+        replaced: None,
             entries.iter().any(|(key, node)| key.name == "<<" || has_merge_key(node))
         }
     }
