@@ -19,6 +19,8 @@
 mod addition;
 mod group_variables;
 mod inventory;
+mod initramfs_modules;
+mod initrd_writer;
 mod kept_variables;
 mod left_out;
 mod line_edit;

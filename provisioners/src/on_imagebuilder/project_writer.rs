@@ -77,8 +77,9 @@ pub(super) fn write(
     WrittenProject { head, images: written, variables }
 }
 
-struct Writer<'a> {
-    tree: &'a ImagebuilderTree,
+/// Writes the parts of the file.
+pub(super) struct Writer<'a> {
+    pub(super) tree: &'a ImagebuilderTree,
     base: Option<&'a str>,
     bases: Vec<&'a Config>,
     all: ImportedSettings,
@@ -87,23 +88,25 @@ struct Writer<'a> {
     /// The text that may use variables.
     used: String,
     /// The output files of all images so far, to give each image a unique one.
-    outputs: BTreeSet<String>,
+    pub(super) outputs: BTreeSet<String>,
     text: String,
     notes: &'a mut Vec<Note>,
 }
 
 impl Writer<'_> {
-    fn line(&mut self, line: &str) {
+    /// Writes a line.
+    pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }
 
     /// Writes a key of an image.
-    fn key(&mut self, key: &str, value: &str) {
+    pub(super) fn key(&mut self, key: &str, value: &str) {
         self.line(&format!("    {key}: {value}"));
     }
 
-    fn comment(&mut self, indent: usize, text: &str) {
+    /// Writes a comment, on several lines if it is long.
+    pub(super) fn comment(&mut self, indent: usize, text: &str) {
         for line in wrapped(text, 96 - indent) {
             self.line(&format!("{}# {line}", " ".repeat(indent)));
         }
@@ -308,7 +311,7 @@ impl Writer<'_> {
             ConfigKind::Overlay => {
                 self.key("kind", "overlay");
                 self.layers(&scope);
-                self.provisioner(config, None);
+                self.provisioner(config, None, &[]);
                 let name = scope.get("overlayfs_archive_name").map(|name| match name {
                     name if name.ends_with(".gz") => name,
                     name => format!("{name}.gz"),
@@ -371,63 +374,12 @@ impl Writer<'_> {
                  installed, remove it in the role.",
             );
         }
-        self.provisioner(config, None);
+        self.provisioner(config, None, &[]);
         self.output(config, scope.get("basefs_image_name"), "squashfs");
     }
 
-    fn initrd(&mut self, config: &Config, scope: &TreeVariables, initrds: usize) {
-        self.key("kind", "initrd");
-        self.comment(
-            4,
-            "on-imagebuilder creates the initrd in a root of its own. Here it is created in the \
-             root of the base, whose image is not changed.",
-        );
-        self.layers(scope);
-        let files = self.tree.files_of(Path::new(&config.provisioner)).unwrap_or_default();
-        let makes = ["mkinitramfs", "update-initramfs", "dracut"];
-        let made = files.iter().any(|file| {
-            let text = super::tree::text(&self.tree.folder, file).unwrap_or_default();
-            makes.iter().any(|program| text.contains(program))
-        });
-        if made {
-            self.provisioner(config, None);
-        } else {
-            self.comment(
-                4,
-                "Machines boot by overcoat's script, also if the server does not send \
-                 `boot=overcoat`. Remove `boot_script` to boot by the role's own script.",
-            );
-            self.comment(
-                4,
-                "Check: after the role, library:initrd creates the initrd of each kernel in /boot. \
-                 Its /etc/initramfs-tools/modules replaces the role's: write the modules of the \
-                 role to `variables` as `modules: [squashfs, overlay, loop, MODULE…]`.",
-            );
-            let variables = ["kernel: \"\"", "boot_script: overcoat"];
-            self.provisioner(config, Some(("library:initrd", &variables)));
-        }
-        let version = scope.get("initrd_kernel_version").filter(|version| {
-            version.chars().all(|c| c.is_ascii_alphanumeric() || ".+~-_".contains(c))
-        });
-        let (name, at) = match (&version, initrds) {
-            (Some(version), _) => (format!("-{version}"), version.as_str()),
-            (None, 1) => (String::new(), "*"),
-            (None, _) => (format!("-{}", config.name), "*"),
-        };
-        self.comment(4, "The files that are copied out of the root. The role must create them.");
-        self.line("    yields:");
-        for file in ["vmlinuz", "initrd.img"] {
-            let mut name = format!("{file}{name}");
-            if !self.outputs.insert(name.clone()) {
-                name = format!("{file}-{}", config.name);
-                self.outputs.insert(name.clone());
-            }
-            self.line(&format!("      {name}: {}", glob(&format!("/boot/{file}-{at}"))));
-        }
-    }
-
     /// Writes the base of an image.
-    fn layers(&mut self, scope: &TreeVariables) {
+    pub(super) fn layers(&mut self, scope: &TreeVariables) {
         if let Some(base) = self.base {
             self.key("base", &layer(base));
             return;
@@ -466,8 +418,8 @@ impl Writer<'_> {
     }
 
     /// Writes provisioner and variables, by naming the config file where possible. `more` is
-    /// another provisioner and variables for it.
-    fn provisioner(&mut self, config: &Config, more: Option<(&str, &[&str])>) {
+    /// another provisioner, and `own` lines of variables that the config file does not have.
+    pub(super) fn provisioner(&mut self, config: &Config, more: Option<&str>, own: &[String]) {
         let file = config.file.display().to_string();
         let in_file = config.refused.is_none() && config.named_by == NamedBy::YamlKey;
         let use_file = in_file || config.refused.is_none() && !config.variables.is_empty();
@@ -498,15 +450,14 @@ impl Writer<'_> {
             self.comment(4, "The clean-up removes SSH host keys: each machine generates its own.");
             roles.push("library:ssh-host-keys".to_owned());
         }
-        roles.extend(more.map(|(other, _)| other.to_owned()));
+        roles.extend(more.map(str::to_owned));
         match roles.as_slice() {
             [_] if in_file => {}
             [one] => self.key("provisioner", &plain_or_quoted(one)),
             several => self.key("provisioner", &flow(several)),
         }
-        let more = more.map_or(&[][..], |(_, variables)| variables);
         let mut variables: Vec<String> =
-            more.iter().map(|variable| format!("      {variable}\n")).collect();
+            own.iter().map(|variable| format!("      {variable}\n")).collect();
         variables.extend(self.group_variables(config));
         if let Some(problem) = &config.refused {
             if !config.variables.is_empty() {

@@ -11,6 +11,7 @@ use provisioners::project::Member;
 use provisioners::{FILE_NAME, Project};
 
 mod groups;
+mod initrds;
 mod to_do;
 
 const TASKS: &str = "- command: touch /srv/x\n";
