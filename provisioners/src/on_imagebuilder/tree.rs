@@ -20,6 +20,10 @@ use crate::variables::{DeclaredVariables, Variable, Variables};
 /// The group of the host around builds.
 const LOCAL_GROUP: &str = "build_local";
 
+/// The directories beside the wrapper playbooks with files that roles copy.
+const COMMON_FILES: [&str; 4] =
+    ["common/files", "common/templates", "common/playbooks/files", "common/playbooks/templates"];
+
 /// The beginning of an encrypted file.
 pub(super) const VAULT_MARK: &str = "$ANSIBLE_VAULT";
 
@@ -54,21 +58,17 @@ pub(super) struct Config {
     pub(super) provisioner: String,
     /// Where the provisioner is named.
     pub(super) named_by: NamedBy,
+    /// The named role that another one replaces, if any.
+    pub(super) replaced: Option<ReplacedRole>,
     /// The wrapper playbook that a script runs for it, if it exists.
     playbook: Option<PathBuf>,
     /// The variables of the host in which the wrapper playbook builds it.
     pub(super) of_host: Vec<Global>,
-    /// The named role that another one replaces, if any.
-    pub(super) replaced: Option<ReplacedRole>,
     pub(super) variables: Vec<(String, YamlNode)>,
     /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
 }
 
-/// Where the provisioner of a config file is named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NamedBy {
-    /// In the key `provisioner` of the file.
 /// A role that a config file names and that cannot use the file's variables.
 #[derive(Debug)]
 pub(super) struct ReplacedRole {
@@ -78,6 +78,10 @@ pub(super) struct ReplacedRole {
     pub(super) why: String,
 }
 
+/// Where the provisioner of a config file is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NamedBy {
+    /// In the key `provisioner` of the file.
     YamlKey,
     /// In a script that runs a wrapper playbook with both.
     Script(PairInScript),
@@ -338,6 +342,17 @@ impl ImagebuilderTree {
         Ok(found)
     }
 
+    /// Returns the files in `common/` that roles copy, relative to the tree's directory.
+    pub(super) fn common_files(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
+        let mut found = BTreeSet::new();
+        for inside in COMMON_FILES.map(Path::new) {
+            if self.folder.join(inside).is_dir() {
+                found.extend(files_below(&self.folder, inside)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns the files of a role and of the roles that it names, relative to the tree's
     /// directory.
     pub(super) fn files_of(&self, role: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
@@ -419,6 +434,7 @@ fn config(
         kind,
         provisioner,
         named_by,
+        replaced: None,
         playbook: pair
             .and_then(|pair| pair.playbook.clone())
             .filter(|playbook| folder.join(playbook).is_file()),
@@ -434,7 +450,6 @@ fn has_merge_key(node: &YamlNode) -> bool {
         YamlValue::Scalar { .. } => false,
         YamlValue::List(nodes) => nodes.iter().any(has_merge_key),
         YamlValue::Map(entries) => {
-        replaced: None,
             entries.iter().any(|(key, node)| key.name == "<<" || has_merge_key(node))
         }
     }

@@ -1,10 +1,13 @@
-//! Searches roles and config files for text whose meaning has changed since on-imagebuilder was
-//! written, with the edit that replaces it where one is certain.
+//! Searches roles, the files that they copy and config files for text whose meaning has changed
+//! since on-imagebuilder was written, or that differs with overcoat, with the edit that replaces it
+//! where one is certain.
 
+mod artifact_folder;
 mod bare_variables;
 mod boot_scripts;
 mod defined_names;
 mod filters;
+mod kernel_parameters;
 mod packages;
 mod syntax;
 
@@ -94,9 +97,10 @@ pub(super) fn changes(tree: &ImagebuilderTree) -> Result<Vec<FileChange>, Import
 }
 
 fn searched_files(tree: &ImagebuilderTree) -> Result<Vec<PathBuf>, ImportError> {
-    let mut files: Vec<PathBuf> = tree.files_of_roles()?.into_iter().collect();
-    files.extend(tree.configs.iter().map(|config| config.file.clone()));
-    Ok(files)
+    let mut files = tree.files_of_roles()?;
+    files.extend(tree.common_files()?);
+    let configs = tree.configs.iter().map(|config| config.file.clone());
+    Ok(files.into_iter().chain(configs).collect())
 }
 
 /// Returns the text of a file, and its problems. Adds a note if it is not searched.
@@ -114,13 +118,16 @@ fn search(
     let is_config = tree.configs.iter().any(|config| config.file == file);
     if is_config || tree::is_yaml(file) && (in_part("tasks") || in_part("handlers")) {
         match YamlDocument::parse_ansible(file, text.clone()) {
-            Ok(document) if is_config => packages::search_variables(&document, &text, &mut found),
+            Ok(document) if is_config => {
+                packages::search_variables(&document, &text, &mut found);
+            }
             Ok(document) => {
                 syntax::search_tasks(&document, &text, &mut found);
                 bare_variables::search_tasks(&document, &text, names, &mut found);
                 filters::search_tasks(&document, &text, &mut found);
                 packages::search_tasks(&document, &text, &mut found);
                 boot_scripts::search_tasks(&document, &text, &mut found);
+                artifact_folder::search_tasks(&document, &mut found);
             }
             Err(error) => {
                 notes.push(Note::from_error(file, NOT_SEARCHED, &error));
@@ -143,6 +150,7 @@ fn search(
         }
     } else if (in_part("files") || in_part("templates")) && text.len() <= MAX_SCRIPT_BYTES {
         boot_scripts::search_script(&text, &mut found);
+        kernel_parameters::search_script(file, &text, &mut found);
         if in_part("templates") {
             filters::search_template(&text, &mut found);
         }
