@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Note;
+use super::archives::{archive_advice, archive_lines};
 use super::kept_variables::{Conversion, texts_with_variables};
-use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, advice, archive_lines, is_out_of_use};
+use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, advice, is_out_of_use};
 use super::settings::{DebianArchive, Global, ImportedSettings, TreeVariables};
 use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
 use super::wrappers::WrapperCleanup;
-use super::yaml_writer::{entry, flow, glob, is_name, plain_or_quoted, wrapped};
+use super::yaml_writer::{entry, flow, is_name, plain_or_quoted, wrapped};
+use crate::config::YamlNode;
 
 /// The parts of a project file.
 #[derive(Debug)]
@@ -127,10 +129,7 @@ impl Writer<'_> {
     /// Writes a comment about a release that is out of use.
     fn advice(&mut self, indent: usize, release: &str, archive: Option<&DebianArchive>) {
         if is_out_of_use(release) {
-            let names = self.tree.everything.iter().map(|global| global.name.clone());
-            let kernels: BTreeSet<String> =
-                names.filter(|n| n.contains("kernel_version")).collect();
-            let kernels: Vec<String> = kernels.into_iter().collect();
+            let kernels = kernel_versions(self.tree);
             self.comment(indent, &format!("Check: {}", advice(release, archive, &kernels)));
         }
     }
@@ -203,7 +202,7 @@ impl Writer<'_> {
             self.line(&format!("{first:<39} # {from}"));
             self.text.push_str(rest);
         }
-        if matches!(&all.archive, Some(DebianArchive::Mirror(url)) if url.contains("ubuntu")) {
+        if all.archive.as_ref().is_some_and(DebianArchive::is_ubuntu) {
             self.comment(
                 0,
                 "Needed if the host is not Ubuntu: the keys of the package ubuntu-keyring",
@@ -268,6 +267,7 @@ impl Writer<'_> {
                 file = Some(&global.file);
                 lines.push_str(&format!("  # {}\n", global.file.display()));
             }
+            lines.push_str(&archive_comment(self.tree, global, 2));
             lines.push_str(&value);
             names.insert(global.name.clone());
         }
@@ -370,8 +370,9 @@ impl Writer<'_> {
         if scope.raw("basefs_exclude_packages").is_some() {
             self.comment(
                 4,
-                "Check: basefs_exclude_packages is not supported. If one of these packages gets \
-                 installed, remove it in the role.",
+                "Check: basefs_exclude_packages is not supported. If the role installs one of these \
+                 packages (`overcoat run NAME -- dpkg -l` lists all), remove it at the end of the \
+                 role.",
             );
         }
         self.provisioner(config, None, &[]);
@@ -499,6 +500,7 @@ impl Writer<'_> {
                 file = Some(&global.file);
                 lines.push(format!("      # {}\n", global.file.display()));
             }
+            lines.push(archive_comment(self.tree, global, 6));
             lines.push(line);
         }
         lines
@@ -543,6 +545,33 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Returns the lines of a comment about the archives in a variable; empty if they have no problem.
+fn archive_comment(tree: &ImagebuilderTree, global: &Global, indent: usize) -> String {
+    let Some(advice) = archive_advice(tree, &global.value) else { return String::new() };
+    let lines = wrapped(&format!("Check: {advice}"), 96 - indent).into_iter();
+    lines.map(|line| format!("{}# {line}\n", " ".repeat(indent))).collect()
+}
+
+/// Returns the variables with the version of a kernel, each with its file if that is read: config
+/// files are, and the project has a copy of other variables.
+fn kernel_versions(tree: &ImagebuilderTree) -> Vec<String> {
+    let is_version = |name: &str, value: &YamlNode| {
+        let text = value.text("a version").unwrap_or_default();
+        name.contains("kernel_version") && !text.contains("{{")
+    };
+    let everything = tree.everything.iter().filter(|g| is_version(&g.name, &g.value));
+    let mut found: BTreeSet<String> = everything.map(|global| global.name.clone()).collect();
+    for config in &tree.configs {
+        for (name, _) in config.variables.iter().filter(|(name, value)| is_version(name, value)) {
+            found.insert(match config.refused {
+                None => format!("{name} in {}", config.file.display()),
+                Some(_) => name.clone(),
+            });
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Returns the path of a layer, with `./` where it could be the name of an image.

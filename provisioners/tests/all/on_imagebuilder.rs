@@ -12,6 +12,7 @@ use provisioners::{FILE_NAME, Project};
 
 mod groups;
 mod initrds;
+mod releases;
 mod to_do;
 
 const TASKS: &str = "- command: touch /srv/x\n";
@@ -433,8 +434,6 @@ fn comment_that_names_a_role_for_other_variables_is_not_followed() {
         assert!(notes(&imported).contains(&note), "{note}\n{:#?}", notes(&imported));
     }
     assert!(!notes(&imported).iter().any(|note| note.starts_with("vars/r.yml")));
-}
-
     // A choice that was made is not in the list of things to do.
     assert!(!notes(&imported).iter().any(|note| note.starts_with("vars/e.yml")));
     let account = format!(
@@ -445,6 +444,8 @@ fn comment_that_names_a_role_for_other_variables_is_not_followed() {
     let comment = "    # Chosen by its variables. The config file names roles/overlay/raid.\n    \
                    provisioner: roles/overlay/erase\n";
     assert!(imported.text.contains(comment), "{}", imported.text);
+}
+
 #[test]
 fn images_with_sshd_generate_host_keys() {
     let dir = tree(&[

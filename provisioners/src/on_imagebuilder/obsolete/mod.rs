@@ -10,12 +10,15 @@ mod filters;
 mod kernel_parameters;
 mod packages;
 mod syntax;
+mod ubuntu_packages;
 
 use std::path::{Path, PathBuf};
 
 pub(super) use self::defined_names::DefinedNames;
+use super::archives;
 use super::line_edit::{LineEdit, apply};
 use super::releases::is_out_of_use;
+use super::settings::{DebianArchive, ImportedSettings};
 use super::tree::{self, ImagebuilderTree};
 use super::yaml_writer::has_word;
 use super::{FileChange, ImportError, Note};
@@ -58,6 +61,7 @@ pub(super) fn add_notes(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Resul
         }));
     }
     note_old_release(tree, notes)?;
+    archives::add_notes(tree, notes)?;
     syntax::note_overridden_variables(tree, notes)
 }
 
@@ -103,6 +107,13 @@ fn searched_files(tree: &ImagebuilderTree) -> Result<Vec<PathBuf>, ImportError> 
     Ok(files.into_iter().chain(configs).collect())
 }
 
+/// Returns whether the images of a tree have a supported release of Ubuntu.
+fn stays_on_ubuntu(tree: &ImagebuilderTree) -> bool {
+    let settings = ImportedSettings::new(&tree.settings_of(None));
+    settings.archive.as_ref().is_some_and(DebianArchive::is_ubuntu)
+        && !settings.release.as_deref().is_some_and(is_out_of_use)
+}
+
 /// Returns the text of a file, and its problems. Adds a note if it is not searched.
 fn search(
     tree: &ImagebuilderTree,
@@ -115,17 +126,18 @@ fn search(
     let mut found = Vec::new();
     // Other files are programs and archives, which are copied only.
     let Ok(text) = String::from_utf8(bytes) else { return Ok((String::new(), found)) };
+    let is_ubuntu = stays_on_ubuntu(tree);
     let is_config = tree.configs.iter().any(|config| config.file == file);
     if is_config || tree::is_yaml(file) && (in_part("tasks") || in_part("handlers")) {
         match YamlDocument::parse_ansible(file, text.clone()) {
             Ok(document) if is_config => {
-                packages::search_variables(&document, &text, &mut found);
+                packages::search_variables(&document, &text, is_ubuntu, &mut found);
             }
             Ok(document) => {
                 syntax::search_tasks(&document, &text, &mut found);
                 bare_variables::search_tasks(&document, &text, names, &mut found);
                 filters::search_tasks(&document, &text, &mut found);
-                packages::search_tasks(&document, &text, &mut found);
+                packages::search_tasks(&document, &text, is_ubuntu, &mut found);
                 boot_scripts::search_tasks(&document, &text, &mut found);
                 artifact_folder::search_tasks(&document, &mut found);
             }
