@@ -28,6 +28,8 @@ pub struct ScheduleOptions {
     pub jobs: usize,
     /// What affects the decision which images are built.
     pub decision: DecisionOptions,
+    /// Whether builds of images that do not need a failed one are started after its failure.
+    pub keep_going: bool,
     /// Whether the builds of requested images write manifests.
     pub manifest: bool,
     /// Whether a dry run reports the packages of the images to be built.
@@ -169,7 +171,7 @@ struct ProjectBuild<'a> {
 }
 
 impl ProjectBuild<'_> {
-    /// Builds until no image is left, or one has failed.
+    /// Builds until no image is left, or one has failed and the others are not to be built.
     fn run(&mut self) -> Result<(), BuildError> {
         loop {
             self.start()?;
@@ -235,8 +237,9 @@ impl ProjectBuild<'_> {
                     ImageState::Current { .. } | ImageState::Built { .. } | ImageState::Due { .. }
                 )
             };
-            // After a failure, running builds continue, but no others are started.
-            let broken = !self.options.decision.dry_run
+            // After a failure, running builds continue, but no others are started by default.
+            let continues = self.options.decision.dry_run || self.options.keep_going;
+            let broken = !continues
                 && self.states.iter().any(|state| matches!(state, ImageState::Failed { .. }));
             if !needs.iter().all(ready) || broken || self.children.len() >= self.options.jobs {
                 continue;

@@ -6,11 +6,16 @@ use std::collections::HashMap;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use provisioners::Project;
 use provisioners::image::{Format, Source, Yield, manifest_path};
 use provisioners::project::Member;
+use provisioners::{Project, Variable};
 
 use super::artifact::Artifact;
+
+/// The variable of an initrd image with the script by which its machines boot.
+const BOOT_SCRIPT: &str = "boot_script";
+/// Its value if that is not overcoat's script.
+const OWN_BOOT_SCRIPT: &str = "local";
 
 /// The reason why a project cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,8 @@ pub(super) struct BootFiles {
     pub(super) base: usize,
     /// The overlays, the lowest first.
     pub(super) overlays: Vec<usize>,
+    /// Whether the initrd boots by its own script, and not by overcoat's.
+    pub(super) has_own_script: bool,
 }
 
 impl BootFiles {
@@ -241,6 +248,7 @@ impl Catalogue {
                 .in_format(base, &[Format::Squashfs])
                 .ok_or_else(|| format!("{} has no squashfs file", base.name))?,
             overlays: overlays.collect::<Result<_, _>>()?,
+            has_own_script: has_own_script(&images[initrd]),
         })
     }
 
@@ -310,6 +318,15 @@ fn initrd(project: &Project, base: usize) -> Result<usize, String> {
             images[base].name
         )),
     }
+}
+
+/// Returns whether an initrd image says that its machines boot by another script than overcoat's:
+/// with the variable of library:initrd, which initrds of other provisioners may have, too.
+fn has_own_script(initrd: &Member) -> bool {
+    let mut variables = initrd.image.variables();
+    variables.any(|(name, value)| {
+        name == BOOT_SCRIPT && *value == Variable::Text(OWN_BOOT_SCRIPT.to_owned())
+    })
 }
 
 /// Whether the name of a yielded file, or its path in the root, contains one of `words`.

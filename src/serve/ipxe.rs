@@ -72,7 +72,10 @@ pub(super) fn boot_commands(
     let each = |of: &dyn Fn(usize) -> String| {
         boot.overlays.iter().map(|&overlay| of(overlay)).collect::<Vec<_>>().join(",")
     };
-    let mut words = vec!["boot=overcoat".to_owned()];
+    let mut words = Vec::new();
+    if !boot.has_own_script {
+        words.push("boot=overcoat".to_owned());
+    }
     words.push(format!("BASEFS={}", url(server, name(boot.base))));
     if !boot.overlays.is_empty() {
         words.push(format!("OVERLAYFS={}", each(&|file| url(server, name(file)))));

@@ -18,6 +18,8 @@ pub(crate) struct MachineFiles {
     pub base: PathBuf,
     /// The overlays, the lowest first.
     pub overlays: Vec<PathBuf>,
+    /// Whether the initrd boots by its own script, and not by overcoat's.
+    pub has_own_script: bool,
 }
 
 impl Catalogue {
@@ -41,6 +43,7 @@ impl Catalogue {
             initrd: catalogue.add_file(&files.initrd),
             base: catalogue.add_file(&files.base),
             overlays: files.overlays.iter().map(|path| catalogue.add_file(path)).collect(),
+            has_own_script: files.has_own_script,
         };
         catalogue.images.push(ServedImage {
             name: "machine".to_owned(),
@@ -90,6 +93,7 @@ impl Catalogue {
             initrd: path(boot.initrd),
             base: path(boot.base),
             overlays: boot.overlays.iter().map(|&file| path(file)).collect(),
+            has_own_script: boot.has_own_script,
         })
     }
 }

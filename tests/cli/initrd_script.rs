@@ -36,6 +36,39 @@ fn parameters_are_read_literally() {
 }
 
 #[test]
+fn paths_are_files_on_the_server_of_api_cb() {
+    let url = "http://other:1/d?e=f*";
+    for (server, value, wanted) in [
+        ("API_CB=10.1.1.1:9080", "common/base.img", "http://10.1.1.1:9080/common/base.img"),
+        ("API_CB=host", "/base.img", "http://host/base.img"),
+        ("API_CB=host", "a,,/b", "http://host/a,,http://host/b"),
+        ("API_CB=host", url, url),
+        ("API_CB=host", &format!("{url},x"), &format!("{url},http://host/x")),
+        ("API_CB=host", "ftp://x/y", "ftp://x/y"),
+        ("API_CB=host", "", ""),
+        ("API_CB=", "/base.img", "/base.img"),
+        ("quiet", "base.img", "base.img"),
+    ] {
+        let text = "oc_urls \"$(oc_parameter BASEFS)\"";
+        assert_eq!(run(&format!("BASEFS={value} {server}\n"), text), format!("{wanted}\n"));
+    }
+    let fail = "oc_fail() { echo \"$*\"; exit; }; oc_fetch /base.img file";
+    assert_eq!(
+        run("quiet\n", fail),
+        "fetch /base.img: not an http or https URL: a path needs API_CB=HOST:PORT on the kernel \
+         command line\n"
+    );
+    // The script of a machine reads both parameters so.
+    let text = "mount() { :; }; mkdir() { :; }; oc_network() { :; }; oc_verify() { :; }
+        oc_mount_base() { :; }; oc_unpack() { :; }; oc_console=/dev/null; oc_default_size() { :; }
+        oc_modules() { exit; }; oc_fetch() { echo $1; }; mountroot";
+    assert_eq!(
+        run("API_CB=h:1 OVERLAYFS=/o,p BASEFS=/b\n", text),
+        "http://h:1/b\nhttp://h:1/o\nhttp://h:1/p\n"
+    );
+}
+
+#[test]
 fn bootif_accepts_both_address_forms() {
     let text = "for a in 01-52-54-00-AB-cd-ef 52:54:00:AB:cd:ef 52-54-00-ab-cd-ef 01:52:54:00:ab:cd:ef; \
                 do oc_address $a; done; oc_address ''";

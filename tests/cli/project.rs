@@ -158,6 +158,29 @@ fn failed_image_skips_its_dependents_and_keeps_finished_images() {
 }
 
 #[test]
+fn keep_going_builds_images_that_do_not_need_the_failed_one() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.write("one/do", "echo doomed; exit 3\n");
+    for jobs in ["-j1", "-j4"] {
+        let finished = site.run(who, &["--json", "-k", "--force", jobs]).code(1);
+        let not_built = "two: not built: it needs one";
+        assert!(finished.stderr.contains(not_built), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("not started"), "{}", finished.stderr);
+        let states: Vec<_> = site
+            .report(finished)
+            .iter()
+            .map(|image| (text(image, "name"), text(image, "state")))
+            .collect();
+        let states: Vec<_> = states.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let wanted = [("base", "built"), ("one", "failed"), ("two", "skipped"), ("boot", "built")];
+        assert_eq!(states, wanted, "{jobs}");
+    }
+    let finished = site.run(who, &["--force", "-j1"]).code(1);
+    finished.stderr_has(&["boot: not started after the failure; --keep-going builds it"]);
+}
+
+#[test]
 fn errors_and_killed_child_processes_are_reported() {
     let site = Site::new();
     let who = Who::Unprivileged;
@@ -256,7 +279,7 @@ fn results_are_no_part_of_an_imported_root() {
 fn project_options_are_rejected_for_image_files() {
     let site = Site::new();
     let image = site.write("image.yml", "base: ../tree\noutput: image.cpio.gz\n");
-    for option in ["-n", "--explain", "--rebase", "--force", "-j2"] {
+    for option in ["-n", "--explain", "--rebase", "--force", "-j2", "-k"] {
         let mut command = site.stage.overcoat(Who::Unprivileged);
         finish(command.arg("build").arg(&image).arg(option))
             .code(2)

@@ -65,6 +65,48 @@ const KEYWORDS: [&str; 55] = [
     "when",
 ];
 
+/// Keys of a play that are not keys of tasks: keywords of Ansible, current and removed.
+const PLAY_KEYWORDS: [&str; 24] = [
+    "accelerate",
+    "accelerate_ipv6",
+    "accelerate_port",
+    "fact_path",
+    "force_handlers",
+    "gather_facts",
+    "gather_subset",
+    "gather_timeout",
+    "handlers",
+    "hosts",
+    "import_playbook",
+    "include",
+    "max_fail_percentage",
+    "order",
+    "post_tasks",
+    "pre_tasks",
+    "roles",
+    "serial",
+    "strategy",
+    "tasks",
+    "user",
+    "validate_argspec",
+    "vars_files",
+    "vars_prompt",
+];
+
+/// Keys of tasks that a play cannot have.
+const TASK_ONLY_KEYWORDS: [&str; 10] = [
+    "action",
+    "always",
+    "args",
+    "block",
+    "listen",
+    "local_action",
+    "loop",
+    "notify",
+    "register",
+    "rescue",
+];
+
 /// Keys with lists of tasks.
 const BLOCK_KEYS: [&str; 3] = ["block", "rescue", "always"];
 
@@ -113,6 +155,12 @@ enum Argument<'a> {
 /// Returns whether a key of a task is not a module.
 pub(crate) fn is_keyword(name: &str) -> bool {
     KEYWORDS.contains(&name) || name.starts_with("with_")
+}
+
+/// Returns whether a name is a key of a play.
+pub(crate) fn is_play_keyword(name: &str) -> bool {
+    let is_of_tasks = KEYWORDS.contains(&name) && !TASK_ONLY_KEYWORDS.contains(&name);
+    PLAY_KEYWORDS.contains(&name) || is_of_tasks
 }
 
 /// Returns all tasks of a file, in order: each block before the tasks in it.

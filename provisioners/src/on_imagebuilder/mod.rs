@@ -17,7 +17,10 @@
 //! roles for text whose meaning has changed.
 
 mod addition;
+mod archives;
 mod group_variables;
+mod initramfs_modules;
+mod initrd_writer;
 mod inventory;
 mod kept_variables;
 mod left_out;

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Note;
+use super::archives::{archive_advice, archive_lines};
 use super::kept_variables::{Conversion, texts_with_variables};
-use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, advice, archive_lines, is_out_of_use};
+use super::releases::{BOOT_PACKAGES, DEFAULT_RELEASE, advice, is_out_of_use};
 use super::settings::{DebianArchive, Global, ImportedSettings, TreeVariables};
 use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
 use super::wrappers::WrapperCleanup;
-use super::yaml_writer::{entry, flow, glob, is_name, plain_or_quoted, wrapped};
+use super::yaml_writer::{entry, flow, is_name, plain_or_quoted, wrapped};
+use crate::config::YamlNode;
 
 /// The parts of a project file.
 #[derive(Debug)]
@@ -77,8 +79,9 @@ pub(super) fn write(
     WrittenProject { head, images: written, variables }
 }
 
-struct Writer<'a> {
-    tree: &'a ImagebuilderTree,
+/// Writes the parts of the file.
+pub(super) struct Writer<'a> {
+    pub(super) tree: &'a ImagebuilderTree,
     base: Option<&'a str>,
     bases: Vec<&'a Config>,
     all: ImportedSettings,
@@ -87,23 +90,25 @@ struct Writer<'a> {
     /// The text that may use variables.
     used: String,
     /// The output files of all images so far, to give each image a unique one.
-    outputs: BTreeSet<String>,
+    pub(super) outputs: BTreeSet<String>,
     text: String,
     notes: &'a mut Vec<Note>,
 }
 
 impl Writer<'_> {
-    fn line(&mut self, line: &str) {
+    /// Writes a line.
+    pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }
 
     /// Writes a key of an image.
-    fn key(&mut self, key: &str, value: &str) {
+    pub(super) fn key(&mut self, key: &str, value: &str) {
         self.line(&format!("    {key}: {value}"));
     }
 
-    fn comment(&mut self, indent: usize, text: &str) {
+    /// Writes a comment, on several lines if it is long.
+    pub(super) fn comment(&mut self, indent: usize, text: &str) {
         for line in wrapped(text, 96 - indent) {
             self.line(&format!("{}# {line}", " ".repeat(indent)));
         }
@@ -124,10 +129,7 @@ impl Writer<'_> {
     /// Writes a comment about a release that is out of use.
     fn advice(&mut self, indent: usize, release: &str, archive: Option<&DebianArchive>) {
         if is_out_of_use(release) {
-            let names = self.tree.everything.iter().map(|global| global.name.clone());
-            let kernels: BTreeSet<String> =
-                names.filter(|n| n.contains("kernel_version")).collect();
-            let kernels: Vec<String> = kernels.into_iter().collect();
+            let kernels = kernel_versions(self.tree);
             self.comment(indent, &format!("Check: {}", advice(release, archive, &kernels)));
         }
     }
@@ -200,7 +202,7 @@ impl Writer<'_> {
             self.line(&format!("{first:<39} # {from}"));
             self.text.push_str(rest);
         }
-        if matches!(&all.archive, Some(DebianArchive::Mirror(url)) if url.contains("ubuntu")) {
+        if all.archive.as_ref().is_some_and(DebianArchive::is_ubuntu) {
             self.comment(
                 0,
                 "Needed if the host is not Ubuntu: the keys of the package ubuntu-keyring",
@@ -212,7 +214,8 @@ impl Writer<'_> {
 
     /// Writes the clean-up steps that replace `clean_fs.yml`.
     fn cleanup(&mut self) {
-        let WrapperCleanup { exists, docs, locales, initramfs } = self.tree.wrappers.cleanup;
+        let WrapperCleanup { exists, is_broken, docs, locales, initramfs } =
+            self.tree.wrappers.cleanup;
         let removed = [("docs", docs), ("locales", locales)];
         let steps: Vec<String> = removed
             .iter()
@@ -227,13 +230,18 @@ impl Writer<'_> {
             true => " It also removed initramfs-tools, which is kept.",
             false => "",
         };
-        self.comment(
-            0,
-            &format!(
+        let text = match is_broken {
+            true => {
+                "The clean_fs.yml of on-imagebuilder removed these in addition to caches, lists \
+                     and logs. That of this tree has a mistake and was not read."
+                    .to_owned()
+            }
+            false => format!(
                 "common/tasks/clean_fs.yml removed these in addition to caches, lists and logs.\
                  {kept}"
             ),
-        );
+        };
+        self.comment(0, &text);
         self.line(&format!("cleanup: {{{}}}", steps.join(", ")));
     }
 
@@ -259,6 +267,7 @@ impl Writer<'_> {
                 file = Some(&global.file);
                 lines.push_str(&format!("  # {}\n", global.file.display()));
             }
+            lines.push_str(&archive_comment(self.tree, global, 2));
             lines.push_str(&value);
             names.insert(global.name.clone());
         }
@@ -302,7 +311,7 @@ impl Writer<'_> {
             ConfigKind::Overlay => {
                 self.key("kind", "overlay");
                 self.layers(&scope);
-                self.provisioner(config, None);
+                self.provisioner(config, None, &[]);
                 let name = scope.get("overlayfs_archive_name").map(|name| match name {
                     name if name.ends_with(".gz") => name,
                     name => format!("{name}.gz"),
@@ -361,67 +370,17 @@ impl Writer<'_> {
         if scope.raw("basefs_exclude_packages").is_some() {
             self.comment(
                 4,
-                "Check: basefs_exclude_packages is not supported. If one of these packages gets \
-                 installed, remove it in the role.",
+                "Check: basefs_exclude_packages is not supported. If the role installs one of these \
+                 packages (`overcoat run NAME -- dpkg -l` lists all), remove it at the end of the \
+                 role.",
             );
         }
-        self.provisioner(config, None);
+        self.provisioner(config, None, &[]);
         self.output(config, scope.get("basefs_image_name"), "squashfs");
     }
 
-    fn initrd(&mut self, config: &Config, scope: &TreeVariables, initrds: usize) {
-        self.key("kind", "initrd");
-        self.comment(
-            4,
-            "on-imagebuilder creates the initrd in a root of its own. Here it is created in the \
-             root of the base, whose image is not changed.",
-        );
-        self.layers(scope);
-        let files = self.tree.files_of(Path::new(&config.provisioner)).unwrap_or_default();
-        let makes = ["mkinitramfs", "update-initramfs", "dracut"];
-        let made = files.iter().any(|file| {
-            let text = super::tree::text(&self.tree.folder, file).unwrap_or_default();
-            makes.iter().any(|program| text.contains(program))
-        });
-        if made {
-            self.provisioner(config, None);
-        } else {
-            self.comment(
-                4,
-                "Machines boot by overcoat's script, also if the server does not send \
-                 `boot=overcoat`. Remove `boot_script` to boot by the role's own script.",
-            );
-            self.comment(
-                4,
-                "Check: after the role, library:initrd creates the initrd of each kernel in /boot. \
-                 Its /etc/initramfs-tools/modules replaces the role's: write the modules of the \
-                 role to `variables` as `modules: [squashfs, overlay, loop, MODULE…]`.",
-            );
-            let variables = ["kernel: \"\"", "boot_script: overcoat"];
-            self.provisioner(config, Some(("library:initrd", &variables)));
-        }
-        let version = scope.get("initrd_kernel_version").filter(|version| {
-            version.chars().all(|c| c.is_ascii_alphanumeric() || ".+~-_".contains(c))
-        });
-        let (name, at) = match (&version, initrds) {
-            (Some(version), _) => (format!("-{version}"), version.as_str()),
-            (None, 1) => (String::new(), "*"),
-            (None, _) => (format!("-{}", config.name), "*"),
-        };
-        self.comment(4, "The files that are copied out of the root. The role must create them.");
-        self.line("    yields:");
-        for file in ["vmlinuz", "initrd.img"] {
-            let mut name = format!("{file}{name}");
-            if !self.outputs.insert(name.clone()) {
-                name = format!("{file}-{}", config.name);
-                self.outputs.insert(name.clone());
-            }
-            self.line(&format!("      {name}: {}", glob(&format!("/boot/{file}-{at}"))));
-        }
-    }
-
     /// Writes the base of an image.
-    fn layers(&mut self, scope: &TreeVariables) {
+    pub(super) fn layers(&mut self, scope: &TreeVariables) {
         if let Some(base) = self.base {
             self.key("base", &layer(base));
             return;
@@ -460,8 +419,8 @@ impl Writer<'_> {
     }
 
     /// Writes provisioner and variables, by naming the config file where possible. `more` is
-    /// another provisioner and variables for it.
-    fn provisioner(&mut self, config: &Config, more: Option<(&str, &[&str])>) {
+    /// another provisioner, and `own` lines of variables that the config file does not have.
+    pub(super) fn provisioner(&mut self, config: &Config, more: Option<&str>, own: &[String]) {
         let file = config.file.display().to_string();
         let in_file = config.refused.is_none() && config.named_by == NamedBy::YamlKey;
         let use_file = in_file || config.refused.is_none() && !config.variables.is_empty();
@@ -472,7 +431,14 @@ impl Writer<'_> {
             NamedBy::Script(pair) => {
                 self.comment(4, &format!("From {}.", pair.script.display()));
             }
-            NamedBy::Comment => self.comment(4, "From a comment in the config file."),
+            NamedBy::Comment => match &config.replaced {
+                None => self.comment(4, "From a comment in the config file."),
+                Some(replaced) => {
+                    let named = &replaced.named;
+                    let text = format!("Chosen by its variables. The config file names {named}.");
+                    self.comment(4, &text);
+                }
+            },
             NamedBy::YamlKey => {}
         }
         let mut roles = self.tree.roles_of(config);
@@ -485,15 +451,14 @@ impl Writer<'_> {
             self.comment(4, "The clean-up removes SSH host keys: each machine generates its own.");
             roles.push("library:ssh-host-keys".to_owned());
         }
-        roles.extend(more.map(|(other, _)| other.to_owned()));
+        roles.extend(more.map(str::to_owned));
         match roles.as_slice() {
             [_] if in_file => {}
             [one] => self.key("provisioner", &plain_or_quoted(one)),
             several => self.key("provisioner", &flow(several)),
         }
-        let more = more.map_or(&[][..], |(_, variables)| variables);
         let mut variables: Vec<String> =
-            more.iter().map(|variable| format!("      {variable}\n")).collect();
+            own.iter().map(|variable| format!("      {variable}\n")).collect();
         variables.extend(self.group_variables(config));
         if let Some(problem) = &config.refused {
             if !config.variables.is_empty() {
@@ -535,6 +500,7 @@ impl Writer<'_> {
                 file = Some(&global.file);
                 lines.push(format!("      # {}\n", global.file.display()));
             }
+            lines.push(archive_comment(self.tree, global, 6));
             lines.push(line);
         }
         lines
@@ -579,6 +545,33 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Returns the lines of a comment about the archives in a variable; empty if they have no problem.
+fn archive_comment(tree: &ImagebuilderTree, global: &Global, indent: usize) -> String {
+    let Some(advice) = archive_advice(tree, &global.value) else { return String::new() };
+    let lines = wrapped(&format!("Check: {advice}"), 96 - indent).into_iter();
+    lines.map(|line| format!("{}# {line}\n", " ".repeat(indent))).collect()
+}
+
+/// Returns the variables with the version of a kernel, each with its file if that is read: config
+/// files are, and the project has a copy of other variables.
+fn kernel_versions(tree: &ImagebuilderTree) -> Vec<String> {
+    let is_version = |name: &str, value: &YamlNode| {
+        let text = value.text("a version").unwrap_or_default();
+        name.contains("kernel_version") && !text.contains("{{")
+    };
+    let everything = tree.everything.iter().filter(|g| is_version(&g.name, &g.value));
+    let mut found: BTreeSet<String> = everything.map(|global| global.name.clone()).collect();
+    for config in &tree.configs {
+        for (name, _) in config.variables.iter().filter(|(name, value)| is_version(name, value)) {
+            found.insert(match config.refused {
+                None => format!("{name} in {}", config.file.display()),
+                Some(_) => name.clone(),
+            });
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Returns the path of a layer, with `./` where it could be the name of an image.

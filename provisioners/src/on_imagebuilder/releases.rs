@@ -1,7 +1,6 @@
-//! Releases of Debian and Ubuntu: their archives, and what their smallest roots lack.
+//! Releases of Debian and Ubuntu: which are in use, and what their smallest roots lack.
 
 use super::settings::DebianArchive;
-use super::yaml_writer::plain_or_quoted;
 
 /// Release of a base if no variable names one.
 pub(super) const DEFAULT_RELEASE: &str = "bookworm";
@@ -18,22 +17,15 @@ const RELEASES_OUT_OF_USE: [&str; 31] = [
     "impish", "kinetic", "lunar",
 ];
 
-/// Releases of Debian whose security archive is at `RELEASE/updates`.
-const OLD_SECURITY_RELEASES: [&str; 4] = ["wheezy", "jessie", "stretch", "buster"];
-
-/// Releases of Debian without a security archive.
-const UNSTABLE_RELEASES: [&str; 3] = ["sid", "unstable", "experimental"];
-
 /// Returns whether images of a release can no longer be built.
 pub(super) fn is_out_of_use(release: &str) -> bool {
     RELEASES_OUT_OF_USE.contains(&release)
 }
 
 /// Returns the advice for a release that is out of use, with its archive and the variables with
-/// versions of kernels.
+/// versions of kernels, each with its file if that is to be changed.
 pub(super) fn advice(release: &str, archive: Option<&DebianArchive>, kernels: &[String]) -> String {
-    let is_ubuntu = matches!(archive, Some(DebianArchive::Mirror(url)) if url.contains("ubuntu"));
-    let (instead, other) = match is_ubuntu {
+    let (instead, other) = match archive.is_some_and(DebianArchive::is_ubuntu) {
         true => (
             "noble",
             format!(
@@ -55,43 +47,5 @@ pub(super) fn advice(release: &str, archive: Option<&DebianArchive>, kernels: &[
         "{release} is end of life: current mirrors do not have it, or its Python is too old for \
          Ansible. Write a supported release, such as {instead}, for each {release} in this file, \
          and delete this comment.{kernel}{other}"
-    )
-}
-
-/// Returns the lines with the archive of a release, its updates and its security updates.
-pub(super) fn archive_lines(
-    archive: &DebianArchive,
-    release: &str,
-    components: &[String],
-) -> String {
-    let url = match archive {
-        DebianArchive::Server(host) => format!("http://{host}/debian"),
-        DebianArchive::Mirror(url) => url.clone(),
-    };
-    let components = match components {
-        [] => "main".to_owned(),
-        components => components.join(" "),
-    };
-    let security = if url.contains("ubuntu") {
-        format!("{url} {release}-security")
-    } else {
-        // Debian's own host and apt-cacher-ng have the security archive beside the other.
-        let place = match url.strip_suffix("/debian") {
-            Some(place) if place.ends_with("deb.debian.org") || place.ends_with(":3142") => place,
-            _ => "http://security.debian.org",
-        };
-        let suite = match OLD_SECURITY_RELEASES.contains(&release) {
-            true => format!("{release}/updates"),
-            false => format!("{release}-security"),
-        };
-        format!("{place}/debian-security {suite}")
-    };
-    if UNSTABLE_RELEASES.contains(&release) {
-        return format!("mirror: {}", plain_or_quoted(&url));
-    }
-    format!(
-        "mirror:\n  - {}\n  - deb {url} {release}-updates {components}\n  - deb {security} \
-         {components}\n",
-        plain_or_quoted(&url)
     )
 }

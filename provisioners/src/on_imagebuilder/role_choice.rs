@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use super::line_edit::line_of;
 use super::obsolete::DefinedNames;
-use super::tree::{self, Config, ConfigKind, ImagebuilderTree, NamedBy};
+use super::tree::{self, Config, ConfigKind, ImagebuilderTree, NamedBy, ReplacedRole};
 use super::{ImportError, Note, settings};
 use crate::ansible::paths::normalized;
 use crate::ansible::review::{RoleProblem, RoleProblemKind, RoleReview};
 
 /// Replaces the role that a comment names if the config file lacks its variables, and has all of
-/// another role of the same kind. Adds a note if there is such a role.
+/// another role of the same kind. If a key or a script names it, adds a note about the other role.
 pub(super) fn choose_roles(
     tree: &mut ImagebuilderTree,
     notes: &mut Vec<Note>,
@@ -30,11 +30,13 @@ pub(super) fn choose_roles(
         let problem = format!("{} uses {lacking}, which no file sets", config.provisioner);
         let text = match other_role(tree, &names, config, &named)? {
             Some(other) if config.named_by == NamedBy::Comment => {
-                let text = format!(
+                let why = format!(
                     "{problem}: {other} is used instead, because its variables are all set"
                 );
-                tree.configs[index].provisioner = other;
-                text
+                let config = &mut tree.configs[index];
+                let named = std::mem::replace(&mut config.provisioner, other);
+                config.replaced = Some(ReplacedRole { named, why });
+                continue;
             }
             Some(other) => format!("{problem}; the variables of {other} are all set"),
             // The notes about the role name the variables.

@@ -168,6 +168,13 @@ pub(super) fn is_of_wrappers(name: &str) -> bool {
     is_build_root(name) || CONVERTED_VARIABLES.contains(&name) || WRAPPER_VARIABLES.contains(&name)
 }
 
+impl DebianArchive {
+    /// Returns whether it is one of Ubuntu.
+    pub(super) fn is_ubuntu(&self) -> bool {
+        matches!(self, Self::Mirror(url) if url.contains("ubuntu"))
+    }
+}
+
 impl ImportedSettings {
     pub(super) fn new(scope: &TreeVariables) -> Self {
         let word = |name: &str| scope.get(name).filter(|word| !word.contains(char::is_whitespace));

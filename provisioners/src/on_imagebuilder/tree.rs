@@ -20,6 +20,10 @@ use crate::variables::{DeclaredVariables, Variable, Variables};
 /// The group of the host around builds.
 const LOCAL_GROUP: &str = "build_local";
 
+/// The directories beside the wrapper playbooks with files that roles copy.
+const COMMON_FILES: [&str; 4] =
+    ["common/files", "common/templates", "common/playbooks/files", "common/playbooks/templates"];
+
 /// The beginning of an encrypted file.
 pub(super) const VAULT_MARK: &str = "$ANSIBLE_VAULT";
 
@@ -54,6 +58,8 @@ pub(super) struct Config {
     pub(super) provisioner: String,
     /// Where the provisioner is named.
     pub(super) named_by: NamedBy,
+    /// The named role that another one replaces, if any.
+    pub(super) replaced: Option<ReplacedRole>,
     /// The wrapper playbook that a script runs for it, if it exists.
     playbook: Option<PathBuf>,
     /// The variables of the host in which the wrapper playbook builds it.
@@ -61,6 +67,15 @@ pub(super) struct Config {
     pub(super) variables: Vec<(String, YamlNode)>,
     /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
+}
+
+/// A role that a config file names and that cannot use the file's variables.
+#[derive(Debug)]
+pub(super) struct ReplacedRole {
+    /// Its directory, relative to the tree's.
+    pub(super) named: String,
+    /// Why another one is used instead.
+    pub(super) why: String,
 }
 
 /// Where the provisioner of a config file is named.
@@ -260,7 +275,10 @@ impl ImagebuilderTree {
                 Some(base) if config.kind == ConfigKind::Base => {
                     format!("left out: {base} is the base")
                 }
-                _ => format!("image {}", config.name),
+                _ => match &config.replaced {
+                    Some(replaced) => format!("image {}; {}", config.name, replaced.why),
+                    None => format!("image {}", config.name),
+                },
             };
             let is_used = base.is_none() || config.kind != ConfigKind::Base;
             for role in self.roles_of(config).into_iter().filter(|_| is_used) {
@@ -320,6 +338,17 @@ impl ImagebuilderTree {
         let mut found = BTreeSet::new();
         for role in self.configs.iter().flat_map(|config| self.roles_of(config)) {
             found.extend(self.files_of(Path::new(&role))?);
+        }
+        Ok(found)
+    }
+
+    /// Returns the files in `common/` that roles copy, relative to the tree's directory.
+    pub(super) fn common_files(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
+        let mut found = BTreeSet::new();
+        for inside in COMMON_FILES.map(Path::new) {
+            if self.folder.join(inside).is_dir() {
+                found.extend(files_below(&self.folder, inside)?);
+            }
         }
         Ok(found)
     }
@@ -405,6 +434,7 @@ fn config(
         kind,
         provisioner,
         named_by,
+        replaced: None,
         playbook: pair
             .and_then(|pair| pair.playbook.clone())
             .filter(|playbook| folder.join(playbook).is_file()),

@@ -8,7 +8,7 @@ use super::tree::{self, ConfigKind, is_yaml};
 use super::yaml_writer::is_name;
 use super::{ImportError, Note};
 use crate::ansible::paths::normalized;
-use crate::ansible::tasks::{Task, is_keyword, tasks};
+use crate::ansible::tasks::{Module, Task, is_keyword, is_play_keyword, tasks};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 
 /// What the wrapper playbooks do in addition to the roles of images.
@@ -68,6 +68,8 @@ pub(super) struct AddedRole {
 pub(super) struct WrapperCleanup {
     /// Whether it exists.
     pub(super) exists: bool,
+    /// Whether it is not valid YAML, so that the clean-up is that of on-imagebuilder.
+    pub(super) is_broken: bool,
     /// Whether it removes documentation.
     pub(super) docs: bool,
     /// Whether it removes translations.
@@ -125,6 +127,9 @@ const KNOWN_COMMANDS: [&str; 9] = [
     "mount",
     "vmlinuz-",
 ];
+
+/// Programs that compare or cut the name of a kernel.
+const KERNEL_FILTERS: [&str; 6] = ["awk", "cut", "egrep", "grep", "sed", "tr"];
 
 /// Text in other tasks of on-imagebuilder.
 const KNOWN_TEXTS: [&str; 5] =
@@ -261,7 +266,18 @@ impl Wrappers {
         }
         self.cleanup.exists = true;
         let text = tree::text(folder, file)?;
-        let Ok(document) = YamlDocument::parse_ansible(file, text) else { return Ok(()) };
+        let document = match YamlDocument::parse_ansible(file, text) {
+            Ok(document) => document,
+            Err(error) => {
+                let what = "not converted: `cleanup` is that of on-imagebuilder; correct the file \
+                            and import the tree again with --force";
+                notes.push(Note::from_error(file, what, &error));
+                self.cleanup.is_broken = true;
+                self.cleanup.docs = true;
+                self.cleanup.locales = true;
+                return Ok(());
+            }
+        };
         for task in tasks(&document.root) {
             let removed = removed_paths(&task);
             if removed.is_empty() {
@@ -387,7 +403,14 @@ fn note_unknown_keys(play: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
                     "accelerate" | "accelerate_port" | "accelerate_ipv6" => {
                         "delete it, because it was removed from Ansible"
                     }
-                    _ => "if a role needs it, write the same in its tasks",
+                    name if is_play_keyword(name) => {
+                        "if a role needs it, write the same in its tasks"
+                    }
+                    name => {
+                        let text = format!("`{name}` is not a key of a play: correct or delete it");
+                        notes.push(Note::at(file, line, text));
+                        continue;
+                    }
                 };
                 let text = format!("not converted: `{name}` of this play; {instead}");
                 notes.push(Note::at(file, line, text));
@@ -449,9 +472,16 @@ fn note_unknown_tasks(
     notes: &mut Vec<Note>,
 ) -> Result<(), ImportError> {
     let text = tree::text(folder, file)?;
-    if let Ok(document) = YamlDocument::parse_ansible(file, text) {
-        for task in tasks(&document.root) {
-            note_unless_known(&task, false, file, notes);
+    match YamlDocument::parse_ansible(file, text) {
+        Ok(document) => {
+            for task in tasks(&document.root) {
+                note_unless_known(&task, false, file, notes);
+            }
+        }
+        // The roles of on-imagebuilder have files that are not tasks.
+        Err(_) if !is_yaml(file) => {}
+        Err(error) => {
+            notes.push(Note::from_error(file, "the tasks are not converted", &error));
         }
     }
     Ok(())
@@ -481,7 +511,7 @@ fn is_known(task: &Task<'_>) -> bool {
             let name = file.rsplit('/').next().unwrap_or_default();
             KNOWN_TASK_FILES.contains(&name) || ["setup.yml", "build.yml"].contains(&name)
         }
-        "command" | "shell" | "raw" => has(&KNOWN_COMMANDS),
+        "command" | "shell" | "raw" => has(&KNOWN_COMMANDS) || asks_for_kernel(&module),
         "mount" => true,
         // The root, directories for mounts and artifacts, and old artifacts.
         "file" => {
@@ -490,6 +520,15 @@ fn is_known(task: &Task<'_>) -> bool {
         }
         _ => has(&KNOWN_TEXTS),
     }
+}
+
+/// Returns whether a command only asks for the kernel of the host: `uname -r | grep 3.16`.
+fn asks_for_kernel(module: &Module<'_>) -> bool {
+    let command = module.free_form.or_else(|| module.text("cmd")).unwrap_or_default();
+    let mut programs = command.split('|').map(|part| part.split_whitespace().next());
+    programs.next() == Some(Some("uname"))
+        && programs.all(|name| name.is_some_and(|name| KERNEL_FILTERS.contains(&name)))
+        && !command.contains(['>', ';', '&', '`', '$'])
 }
 
 /// Returns whether a path has no part of its own besides templates.

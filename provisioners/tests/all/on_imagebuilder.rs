@@ -11,6 +11,8 @@ use provisioners::project::Member;
 use provisioners::{FILE_NAME, Project};
 
 mod groups;
+mod initrds;
+mod releases;
 mod to_do;
 
 const TASKS: &str = "- command: touch /srv/x\n";
@@ -424,10 +426,6 @@ fn comment_that_names_a_role_for_other_variables_is_not_followed() {
     assert_eq!(chosen, ["raid", "erase", "raid", "raid"]);
     let lacks = "roles/overlay/raid uses `raid_packages`, which no file sets";
     for note in [
-        format!(
-            "vars/e.yml: {lacks}: roles/overlay/erase is used instead, because its variables are \
-             all set"
-        ),
         "roles/overlay/raid/tasks/main.yml:1: images key, none: `raid_packages` is not defined: add \
          it to `variables` of the project"
             .to_owned(),
@@ -436,6 +434,16 @@ fn comment_that_names_a_role_for_other_variables_is_not_followed() {
         assert!(notes(&imported).contains(&note), "{note}\n{:#?}", notes(&imported));
     }
     assert!(!notes(&imported).iter().any(|note| note.starts_with("vars/r.yml")));
+    // A choice that was made is not in the list of things to do.
+    assert!(!notes(&imported).iter().any(|note| note.starts_with("vars/e.yml")));
+    let account = format!(
+        "vars/e.yml: image e; {lacks}: roles/overlay/erase is used instead, because its variables \
+         are all set"
+    );
+    assert!(accounts(&imported).contains(&account), "{:#?}", accounts(&imported));
+    let comment = "    # Chosen by its variables. The config file names roles/overlay/raid.\n    \
+                   provisioner: roles/overlay/erase\n";
+    assert!(imported.text.contains(comment), "{}", imported.text);
 }
 
 #[test]

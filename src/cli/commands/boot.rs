@@ -201,6 +201,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
             initrd: args.initrd.clone().unwrap_or_default(),
             base: args.base.clone().unwrap_or_default(),
             overlays: args.what.iter().map(PathBuf::from).collect(),
+            has_own_script: false,
         };
         return Ok(parts);
     }
@@ -283,6 +284,8 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         initrd: args.initrd.clone().unwrap_or(parts.initrd),
         base: args.base.clone().unwrap_or(parts.base),
         overlays,
+        // The image knows only its own initrd.
+        has_own_script: parts.has_own_script && args.initrd.is_none(),
     };
     let files = [&parts.kernel, &parts.initrd, &parts.base].into_iter().chain(&parts.overlays);
     let files: Vec<PathBuf> = files.cloned().collect();

@@ -30,6 +30,10 @@ pub(crate) struct ProjectArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
 
+    /// After a failure, also build the images that do not need the failed one
+    #[arg(short, long)]
+    keep_going: bool,
+
     /// Build the images even if they are up to date
     #[arg(long)]
     force: bool,
@@ -67,6 +71,7 @@ impl ProjectArgs {
     pub(crate) fn project_only_option(&self) -> Option<&'static str> {
         let options = [
             (self.jobs.is_some(), "--jobs"),
+            (self.keep_going, "--keep-going"),
             (self.force, "--force"),
             (self.rebase, "--rebase"),
             (self.explain, "--explain"),
@@ -99,6 +104,7 @@ pub(crate) fn build(
             command_line: common.content_options(),
             elsewhere: common.output.is_some(),
         },
+        keep_going: args.keep_going,
         manifest: !common.seal.no_manifest,
         packages: args.packages,
         child,
@@ -153,7 +159,9 @@ fn print_summary(ui: &Ui, project: &Project, outcome: &ScheduleOutcome, dry_run:
             ImageState::Skipped { need } => {
                 ui.status(&format!("{name}: not built: it needs {need}"));
             }
-            ImageState::Waiting => ui.status(&format!("{name}: not started")),
+            ImageState::Waiting => {
+                ui.status(&format!("{name}: not started after the failure; --keep-going builds it"))
+            }
             _ => {}
         }
     }

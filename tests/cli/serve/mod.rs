@@ -127,6 +127,27 @@ fn boot_ipxe_boots_the_default_or_the_only_overlay_or_shows_a_menu() {
 }
 
 #[test]
+fn script_of_an_initrd_with_a_script_of_its_own_does_not_send_boot() {
+    let site = Site::new();
+    for (variables, sends) in [
+        ("", true),
+        ("boot_script: overcoat", true),
+        ("boot_script: local", false),
+        ("https: true", true),
+    ] {
+        site.project(&format!(
+            "output: artifacts\nimages:\n  base: {{kind: base, release: x, provisioner: nothing}}
+  one: {{base: base, provisioner: nothing}}
+  boot: {{kind: initrd, base: base, provisioner: 'library:initrd', variables: {{{variables}}}}}\n"
+        ));
+        let serving = site.serve(&[]);
+        let text = serving.get("/boot.ipxe").text().to_owned();
+        let first = if sends { "boot=overcoat BASEFS=" } else { "BASEFS=" };
+        assert!(text.contains(&format!(" initrd=initrd.img {first}")), "{variables}: {text}");
+    }
+}
+
+#[test]
 fn url_option_sets_the_prefix_of_all_urls() {
     let site = Site::new();
     let serving = site.serve(&["--url", "https://boot.example.org/images/"]);

@@ -7,10 +7,8 @@ use super::syntax::task_lines;
 use super::{Obsolete, scalars};
 use crate::ansible::tasks::tasks;
 use crate::config::{YamlDocument, YamlNode};
+use crate::on_imagebuilder::initramfs_modules::MODULES_FILE;
 use crate::on_imagebuilder::line_edit::LineEdit;
-
-/// The list of modules of initramfs-tools.
-const MODULES_FILE: &str = "initramfs-tools/modules";
 
 /// The problem of a mount.
 const MOUNT_PROBLEM: &str = "the file system `overlayfs` is named `overlay` since Linux 3.18, and \

@@ -1,18 +1,24 @@
-//! Searches roles and config files for text whose meaning has changed since on-imagebuilder was
-//! written, with the edit that replaces it where one is certain.
+//! Searches roles, the files that they copy and config files for text whose meaning has changed
+//! since on-imagebuilder was written, or that differs with overcoat, with the edit that replaces it
+//! where one is certain.
 
+mod artifact_folder;
 mod bare_variables;
 mod boot_scripts;
 mod defined_names;
 mod filters;
+mod kernel_parameters;
 mod packages;
 mod syntax;
+mod ubuntu_packages;
 
 use std::path::{Path, PathBuf};
 
 pub(super) use self::defined_names::DefinedNames;
+use super::archives;
 use super::line_edit::{LineEdit, apply};
 use super::releases::is_out_of_use;
+use super::settings::{DebianArchive, ImportedSettings};
 use super::tree::{self, ImagebuilderTree};
 use super::yaml_writer::has_word;
 use super::{FileChange, ImportError, Note};
@@ -55,6 +61,7 @@ pub(super) fn add_notes(tree: &ImagebuilderTree, notes: &mut Vec<Note>) -> Resul
         }));
     }
     note_old_release(tree, notes)?;
+    archives::add_notes(tree, notes)?;
     syntax::note_overridden_variables(tree, notes)
 }
 
@@ -94,9 +101,17 @@ pub(super) fn changes(tree: &ImagebuilderTree) -> Result<Vec<FileChange>, Import
 }
 
 fn searched_files(tree: &ImagebuilderTree) -> Result<Vec<PathBuf>, ImportError> {
-    let mut files: Vec<PathBuf> = tree.files_of_roles()?.into_iter().collect();
-    files.extend(tree.configs.iter().map(|config| config.file.clone()));
-    Ok(files)
+    let mut files = tree.files_of_roles()?;
+    files.extend(tree.common_files()?);
+    let configs = tree.configs.iter().map(|config| config.file.clone());
+    Ok(files.into_iter().chain(configs).collect())
+}
+
+/// Returns whether the images of a tree have a supported release of Ubuntu.
+fn stays_on_ubuntu(tree: &ImagebuilderTree) -> bool {
+    let settings = ImportedSettings::new(&tree.settings_of(None));
+    settings.archive.as_ref().is_some_and(DebianArchive::is_ubuntu)
+        && !settings.release.as_deref().is_some_and(is_out_of_use)
 }
 
 /// Returns the text of a file, and its problems. Adds a note if it is not searched.
@@ -111,16 +126,20 @@ fn search(
     let mut found = Vec::new();
     // Other files are programs and archives, which are copied only.
     let Ok(text) = String::from_utf8(bytes) else { return Ok((String::new(), found)) };
+    let is_ubuntu = stays_on_ubuntu(tree);
     let is_config = tree.configs.iter().any(|config| config.file == file);
     if is_config || tree::is_yaml(file) && (in_part("tasks") || in_part("handlers")) {
         match YamlDocument::parse_ansible(file, text.clone()) {
-            Ok(document) if is_config => packages::search_variables(&document, &text, &mut found),
+            Ok(document) if is_config => {
+                packages::search_variables(&document, &text, is_ubuntu, &mut found);
+            }
             Ok(document) => {
                 syntax::search_tasks(&document, &text, &mut found);
                 bare_variables::search_tasks(&document, &text, names, &mut found);
                 filters::search_tasks(&document, &text, &mut found);
-                packages::search_tasks(&document, &text, &mut found);
+                packages::search_tasks(&document, &text, is_ubuntu, &mut found);
                 boot_scripts::search_tasks(&document, &text, &mut found);
+                artifact_folder::search_tasks(&document, &mut found);
             }
             Err(error) => {
                 notes.push(Note::from_error(file, NOT_SEARCHED, &error));
@@ -143,6 +162,7 @@ fn search(
         }
     } else if (in_part("files") || in_part("templates")) && text.len() <= MAX_SCRIPT_BYTES {
         boot_scripts::search_script(&text, &mut found);
+        kernel_parameters::search_script(file, &text, &mut found);
         if in_part("templates") {
             filters::search_template(&text, &mut found);
         }

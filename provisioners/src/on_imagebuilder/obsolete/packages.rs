@@ -2,6 +2,7 @@
 
 use super::Obsolete;
 use super::syntax::task_lines;
+use super::ubuntu_packages;
 use crate::ansible::tasks::{Module, Task, tasks};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::on_imagebuilder::line_edit::LineEdit;
@@ -43,13 +44,16 @@ fn current_name(name: &str) -> Option<String> {
     }
 }
 
-/// Returns the name that replaces a package of Python 2, and the problem. A name with a version has
-/// no certain replacement.
-fn replacement(written: &str) -> Option<(Option<String>, String)> {
+/// Returns the name that replaces a package, and the problem. A name with a version has no certain
+/// replacement, nor has a package of Ubuntu.
+fn replacement(written: &str, is_ubuntu: bool) -> Option<(Option<String>, String)> {
     let (name, version) = match written.split_once('=') {
         Some((name, version)) => (name, Some(version)),
         None => (written, None),
     };
+    if let Some(problem) = ubuntu_packages::problem(name, is_ubuntu) {
+        return Some((None, problem));
+    }
     let new = current_name(name)?;
     let problem = format!("the package `{written}` is of Python 2: write `{new}`");
     Some(match version {
@@ -70,7 +74,14 @@ fn is_needed_by_ansible(name: &str) -> bool {
 const KERNEL_EXTRAS: &str = "linux-image-extra-";
 
 /// Searches the tasks of a role.
-pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
+///
+/// `is_ubuntu` is whether the images have a supported release of Ubuntu, here and below.
+pub(super) fn search_tasks(
+    document: &YamlDocument,
+    text: &str,
+    is_ubuntu: bool,
+    found: &mut Vec<Obsolete>,
+) {
     for task in tasks(&document.root) {
         let Some(module) = task.module() else { continue };
         if !PACKAGE_MODULES.contains(&module.name) {
@@ -87,35 +98,46 @@ pub(super) fn search_tasks(document: &YamlDocument, text: &str, found: &mut Vec<
         if matches!(module.text("state"), Some("absent" | "removed" | "uninstalled")) {
             search_removed(&module, &names, found);
         } else {
-            names.iter().for_each(|node| search_name(node, text, found));
-            search_pairs(&module, text, found);
+            names.iter().for_each(|node| search_name(node, text, is_ubuntu, found));
+            search_pairs(&module, text, is_ubuntu, found);
         }
     }
 }
 
 /// Searches the names in `apt: name=python-apt,curl`.
-fn search_pairs(module: &Module<'_>, text: &str, found: &mut Vec<Obsolete>) {
+fn search_pairs(module: &Module<'_>, text: &str, is_ubuntu: bool, found: &mut Vec<Obsolete>) {
     let argument = NAME_ARGUMENTS.iter().find(|name| module.text(name).is_some());
     let Some(argument) = argument.filter(|name| module.node(name).is_none()) else { return };
     let line = module.value.span.line;
     for name in module.text(argument).unwrap_or_default().split(',').map(str::trim) {
-        let Some((new, problem)) = replacement(name) else { continue };
+        let Some((new, problem)) = replacement(name, is_ubuntu) else { continue };
         let edit = new.and_then(|new| LineEdit::replace(text, task_lines(text, line), name, &new));
         found.push(Obsolete::new(line, problem, edit));
     }
 }
 
 /// Searches the variables of a config file: lists of packages, and mappings with a package.
-pub(super) fn search_variables(document: &YamlDocument, text: &str, found: &mut Vec<Obsolete>) {
-    search_value(&document.root, false, text, found);
+pub(super) fn search_variables(
+    document: &YamlDocument,
+    text: &str,
+    is_ubuntu: bool,
+    found: &mut Vec<Obsolete>,
+) {
+    search_value(&document.root, false, text, is_ubuntu, found);
 }
 
-fn search_value(node: &YamlNode, is_package: bool, text: &str, found: &mut Vec<Obsolete>) {
+fn search_value(
+    node: &YamlNode,
+    is_package: bool,
+    text: &str,
+    is_ubuntu: bool,
+    found: &mut Vec<Obsolete>,
+) {
     match &node.value {
-        YamlValue::Scalar { .. } if is_package => search_name(node, text, found),
+        YamlValue::Scalar { .. } if is_package => search_name(node, text, is_ubuntu, found),
         YamlValue::Scalar { .. } => {}
         YamlValue::List(nodes) => {
-            nodes.iter().for_each(|node| search_value(node, is_package, text, found));
+            nodes.iter().for_each(|node| search_value(node, is_package, text, is_ubuntu, found));
         }
         YamlValue::Map(entries) => {
             for (key, node) in entries {
@@ -123,7 +145,7 @@ fn search_value(node: &YamlNode, is_package: bool, text: &str, found: &mut Vec<O
                 let is_other = OTHER_PACKAGES.iter().any(|word| key.name.contains(word));
                 let is_package =
                     !is_other && (key.name == "package" || is_list && key.name.contains("package"));
-                search_value(node, is_package, text, found);
+                search_value(node, is_package, text, is_ubuntu, found);
             }
         }
     }
@@ -146,9 +168,9 @@ fn package_nodes<'a>(task: &Task<'a>, module: &Module<'a>) -> Vec<&'a YamlNode> 
         .collect()
 }
 
-fn search_name(node: &YamlNode, text: &str, found: &mut Vec<Obsolete>) {
+fn search_name(node: &YamlNode, text: &str, is_ubuntu: bool, found: &mut Vec<Obsolete>) {
     let YamlValue::Scalar { text: name, .. } = &node.value else { return };
-    let Some((new, problem)) = replacement(name) else { return };
+    let Some((new, problem)) = replacement(name, is_ubuntu) else { return };
     let line = node.span.line;
     let at = (line, node.span.column);
     let edit = new.and_then(|new| LineEdit::replace_from(text, at, name, &new));
@@ -205,8 +227,8 @@ mod tests {
         let mut found = Vec::new();
         let document = YamlDocument::parse(Path::new("main.yml"), text.to_owned()).unwrap();
         match document.root.value {
-            YamlValue::Map(_) => search_variables(&document, text, &mut found),
-            _ => search_tasks(&document, text, &mut found),
+            YamlValue::Map(_) => search_variables(&document, text, false, &mut found),
+            _ => search_tasks(&document, text, false, &mut found),
         }
         let edits: Vec<_> = found.iter().flat_map(|found| found.edits.clone()).collect();
         (found.iter().map(|found| found.line).collect(), apply(text, &edits))

@@ -324,3 +324,114 @@ fn config_file_with_a_merged_mapping_is_copied_with_its_entries() {
     let text = imported.text.replace("\n    # ", " ");
     assert!(text.contains("(it has a key `<<`)"), "{text}");
 }
+
+#[test]
+fn files_that_roles_copy_from_the_playbooks_are_searched() {
+    let dir = tree(&[
+        (
+            "roles/basefs/root/tasks/main.yml",
+            "- copy: src=\"{{ playbook_dir }}/files/rc.local\" dest=/etc/rc.local mode=0755\n",
+        ),
+        (
+            "common/files/rc.local",
+            "#!/bin/sh\nCB=$(cat /proc/cmdline)\nCB=${CB##*API_CB=}\ncurl $CB | sh ||\n  \
+             echo b >/proc/sysrq-trigger\n",
+        ),
+        ("common/templates/mount.j2", "#!/bin/sh\nmodprobe overlayfs\n"),
+        ("common/files/data", "no script\n"),
+    ]);
+    let reset = "common/files/rc.local:5: may reset the machine, depending on `API_CB=` of the kernel \
+                 command line, which `overcoat boot` does not send: boot with `overcoat boot NAME \
+                 --append API_CB=VALUE`, or without the script by `--append \
+                 systemd.mask=rc-local.service`";
+    let of_common = |imported: &Imported| -> Vec<String> {
+        notes(imported).into_iter().filter(|note| note.starts_with("common/")).collect()
+    };
+    let (first, _) = imported(dir.path(), None);
+    let clean = "common/tasks/clean_fs.yml:1: not converted: this task runs in the root of each image: \
+                 write it in a role";
+    let module = "common/templates/mount.j2:2: the module `overlayfs` is named `overlay` since Linux \
+                  3.18";
+    assert_eq!(of_common(&first), [reset, clean, module]);
+    for change in fixes(dir.path()).unwrap() {
+        fs::write(dir.path().join(&change.file), change.after).unwrap();
+    }
+    // The role names the file by its own directory now.
+    assert_eq!(of_common(&imported(dir.path(), None).0), [reset, clean]);
+}
+
+#[test]
+fn broken_task_files_of_the_wrappers_are_noted_and_the_clean_up_stays() {
+    let broken = "- command: apt-get clean\n- file: path=/usr/share/doc state: absent\n";
+    let dir = tree(&[
+        ("common/tasks/clean_fs.yml", broken),
+        ("common/tasks/mount_overlay.yml", broken),
+        ("common/overlay_wrapper.yml", "- hosts: build_local\n  roles: [../roles/build_rootfs]\n"),
+        ("roles/build_rootfs/tasks/main.yml", broken),
+    ]);
+    let (imported, _) = imported(dir.path(), None);
+    let found = notes(&imported);
+    for (start, end) in [
+        (
+            "common/tasks/clean_fs.yml:2: not converted: `cleanup` is that of on-imagebuilder; correct \
+             the file and import the tree again with --force: ",
+            "",
+        ),
+        ("common/tasks/mount_overlay.yml:2: the tasks are not converted: ", ""),
+        ("roles/build_rootfs/tasks/main.yml:2: the tasks are not converted: ", ""),
+    ] {
+        let of_file: Vec<_> =
+            found.iter().filter(|n| n.starts_with(start) && n.ends_with(end)).collect();
+        assert_eq!(of_file.len(), 1, "{start}\n{found:#?}");
+    }
+    assert!(
+        imported.text.contains("\ncleanup: {docs: true, locales: true}\n"),
+        "{}",
+        imported.text
+    );
+    let text = imported.text.replace("\n# ", " ");
+    assert!(text.contains("That of this tree has a mistake and was not read."), "{text}");
+}
+
+#[test]
+fn advice_about_playbooks_applies_to_their_text() {
+    let wrapper = "- host: build_local
+  strategy: free
+  tasks:
+    - shell: uname -r | grep '3.16'
+      register: kernel
+    - shell: uname -r > /srv/kernel
+    - command: uname -m
+- hosts: overlay_build_chroot
+  register: x
+  roles: ['../{{ provisioner }}']
+";
+    let dir = tree(&[("common/overlay_wrapper.yml", wrapper)]);
+    let notes = notes(&imported(dir.path(), None).0);
+    let of_wrapper: Vec<_> = notes.iter().filter(|note| note.contains("overlay_wrapper")).collect();
+    let wanted = [
+        "1: `host` is not a key of a play: correct or delete it",
+        "2: not converted: `strategy` of this play; if a role needs it, write the same in its tasks",
+        "6: not converted: this task runs on the host around each build: write it in a script with \
+         `outside: true`",
+        "9: `register` is not a key of a play: correct or delete it",
+    ];
+    assert_eq!(
+        of_wrapper,
+        wanted.map(|text| format!("common/overlay_wrapper.yml:{text}")).each_ref()
+    );
+}
+
+#[test]
+fn directory_for_artifacts_in_the_root_is_noted() {
+    let tasks = "- file: path={{ build_artifact_path }} state=directory
+- local_action: command cp {{ build_root }}/x {{ build_artifact_path }}/x
+";
+    let dir = tree(&[("roles/overlay/flash/tasks/main.yml", tasks)]);
+    let notes = notes(&imported(dir.path(), None).0);
+    let found: Vec<_> = notes.iter().filter(|note| note.contains("build_artifact_path")).collect();
+    let wanted = "roles/overlay/flash/tasks/main.yml:1: `build_artifact_path` is a directory of the \
+                  host, and this task runs in the root, so the path becomes a part of the image: \
+                  delete this task, because overcoat creates the directory on the host";
+    assert_eq!(found, [wanted]);
+}
