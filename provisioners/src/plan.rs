@@ -247,8 +247,8 @@ impl Plan {
         Ok(found)
     }
 
-    /// Returns the highest user or group id that a step names; 0 if none does. Scripts and roles are
-    /// not examined.
+    /// Returns the highest user or group id that a step names; 0 if none does. Scripts and roles
+    /// are not examined.
     pub fn highest_id(&self) -> u32 {
         let id = |step: &PlannedStep| match step {
             PlannedStep::Action { action, .. } => action.highest_id(),

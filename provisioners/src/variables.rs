@@ -71,8 +71,8 @@ impl Variable {
         })
     }
 
-    /// Reads a value by the rules of YAML 1.1, which Ansible uses: `yes` is true, `0644` is an octal
-    /// number, and `1:30` is 90.
+    /// Reads a value by the rules of YAML 1.1, which Ansible uses: `yes` is true, `0644` is an
+    /// octal number, and `1:30` is 90.
     pub(crate) fn parse_yaml_1_1(node: &YamlNode) -> Self {
         match &node.value {
             YamlValue::Scalar { text, plain: true } => Self::of_scalar_1_1(text),

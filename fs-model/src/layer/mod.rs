@@ -89,8 +89,8 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
         true
     }
 
-    /// Returns the highest id of an owner in the layer, or a higher one; 0 if that is unknown before
-    /// the whole layer is read.
+    /// Returns the highest id of an owner in the layer, or a higher one; 0 if that is unknown
+    /// before the whole layer is read.
     ///
     /// # Errors
     /// Fails if the image cannot be read.

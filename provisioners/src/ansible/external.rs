@@ -3,8 +3,8 @@
 //!
 //! Any path with `..` in a role's files counts, if it exists where Ansible might search for it, and
 //! so do the files that match a pattern with `..`: a needless build is better than a missing one.
-//! Paths with variables other than `{{ role_path }}` are not found, but paths with `..` in the values
-//! of the image's variables are.
+//! Paths with variables other than `{{ role_path }}` are not found, but paths with `..` in the
+//! values of the image's variables are.
 
 use std::collections::BTreeSet;
 use std::fs;

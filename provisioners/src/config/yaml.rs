@@ -1,8 +1,8 @@
 //! Parses a YAML file into nodes with their positions.
 //!
 //! A file has one document. Aliases are expanded, with a limit on the number of nodes. Duplicate
-//! keys and tags other than `!!str` are rejected, except in files of Ansible, whose keys `<<` add the
-//! entries of other mappings.
+//! keys and tags other than `!!str` are rejected, except in files of Ansible, whose keys `<<` add
+//! the entries of other mappings.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -133,7 +133,8 @@ struct Bare<'a> {
 }
 
 impl<'a> Bare<'a> {
-    /// Reads the name of a variable, or an expression that begins with one or with a sum of several.
+    /// Reads the name of a variable, or an expression that begins with one or with a sum of
+    /// several.
     fn find(text: &'a str) -> Option<Self> {
         let expression = match text.strip_prefix('$') {
             Some(rest) => {
