@@ -39,6 +39,7 @@ pub(crate) use errno::errno_of;
 pub use faults::{Faults, LostData};
 pub use owners::{ForeignOwners, OwnerAliases};
 pub(crate) use owners::{OVERFLOW_ID, owner_of_copied_device};
+pub(crate) use setcap::CAPABILITY;
 pub use view::View;
 
 use crate::sandbox::CredentialTable;

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fs_model::{Ino, Tree};
+use fs_model::{Attr, FileType, Ino, Tree};
 use parking_lot::Mutex;
 
 /// The kernel's overflow id, which it shows for owners that a namespace does not map.
@@ -183,8 +183,12 @@ impl OwnerAliases {
     }
 }
 
+/// The numbers of the host's devices in the sandbox's `/dev`.
+const LENT_DEVICES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
+
 /// Returns the owner to set on an object. The devices in the sandbox's `/dev` are the host's, and
-/// without root their owner is shown as the overflow id: a copy gets root as owner, as with root.
+/// without root their owner and group are shown as the overflow id: a copy gets root as owner, as
+/// with root.
 pub(crate) fn owner_of_copied_device(
     tree: &Tree,
     ino: Ino,
@@ -192,10 +196,13 @@ pub(crate) fn owner_of_copied_device(
     gid: Option<u32>,
 ) -> (Option<u32>, Option<u32>) {
     let is_overflow = |id: Option<u32>| id == Some(OVERFLOW_ID);
-    let is_copy = (is_overflow(uid) || is_overflow(gid))
-        && tree.attr(ino).is_ok_and(|attr| attr.kind.is_device());
-    let owner = |id: Option<u32>| if is_copy && is_overflow(id) { Some(0) } else { id };
-    (owner(uid), owner(gid))
+    let is_lent = |attr: &Attr| {
+        attr.kind == FileType::CharDevice
+            && LENT_DEVICES.contains(&(attr.rdev.major, attr.rdev.minor))
+    };
+    let is_copy =
+        is_overflow(uid) && is_overflow(gid) && tree.attr(ino).is_ok_and(|attr| is_lent(&attr));
+    if is_copy { (Some(0), Some(0)) } else { (uid, gid) }
 }
 
 #[cfg(test)]

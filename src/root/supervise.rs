@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use provisioners::machine::CALLBACK_NAME;
 
-use crate::fuse::{OwnerAliases, errno_of, owner_of_copied_device};
+use crate::fuse::{CAPABILITY, OwnerAliases, errno_of, owner_of_copied_device};
 use crate::root::mounted_tree::MountedTree;
 use crate::sandbox::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind};
 
@@ -198,7 +198,12 @@ impl Supervised for SupervisedTree {
         let gid = gid.map(|gid| self.real_group(gid)).transpose()?;
         let (uid, gid) = owner_of_copied_device(self.mounted_tree.tree(), ino, uid, gid);
         let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
-        self.mounted_tree.tree().set_attr(ino, &set).map_err(errno)?;
+        let tree = self.mounted_tree.tree();
+        let attr = tree.set_attr(ino, &set).map_err(errno)?;
+        // As the kernel does (capabilities(7)).
+        if attr.kind != FileType::Directory && tree.xattr(ino, CAPABILITY).is_ok() {
+            tree.remove_xattr(ino, CAPABILITY).map_err(errno)?;
+        }
         self.mounted_tree.forget_inode(ino);
         Ok(())
     }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use fs_model::delta::{Contents, Delta, DeltaEntry, Object};
+use fs_model::tree::XattrSupport;
 use fs_model::{FileType, acl};
 
 use super::error::SealError;
@@ -61,7 +62,7 @@ pub(super) fn hidden_warnings(delta: &Delta) -> impl Iterator<Item = Warning> {
 
 /// Returns the formats that hold all of these attributes, with a verb.
 pub(super) fn formats_for(names: &[String]) -> &'static str {
-    match names.iter().any(|name| acl::is_acl(name.as_bytes())) {
+    match names.iter().any(|name| !XattrSupport::WithoutAcls.has(name.as_bytes())) {
         true => ".tar keeps",
         false => ".tar and .squashfs keep",
     }

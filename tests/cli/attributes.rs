@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EACH_PRIVILEGE, Finished, Stage, Who, finish};
 
 /// Runs `script` in the Debian base and saves its changes as `output`.
 fn run(stage: &Stage, who: Who, script: &str, output: &Path) -> Finished {
@@ -117,6 +117,38 @@ fn lost_capabilities_are_reported_and_the_command_continues() {
         let stat = finish(stat.arg("stat").arg(&output).arg(":/usr/local/bin/agent")).ok();
         assert!(stat.text().contains("security.capability"), "{}", stat.text());
     }
+}
+
+#[test]
+fn a_change_of_the_owner_removes_the_capabilities() {
+    let stage = Stage::new();
+    let script = "
+        dpkg -i /repo/libcap2-bin_*.deb >/dev/null 2>&1; cd /srv
+        for name in user group high kept; do cp /bin/true $name; setcap cap_net_raw+ep $name; done
+        chown 1000 user; chgrp 7 group; chown 200001 high; getcap *";
+    for who in EACH_PRIVILEGE {
+        let mut command = stage.overcoat(who);
+        command.arg("run").arg(stage.debian()).args(["--bind", &stage.bind_repository()]);
+        let done = finish(command.args(["--save", "x.tar", "--", "/bin/sh", "-ec", script])).ok();
+        assert_eq!(done.text(), "kept cap_net_raw=ep\n", "{who:?}");
+    }
+}
+
+#[test]
+fn attributes_with_names_that_squashfs_cannot_hold_are_reported() {
+    let stage = Stage::new();
+    stage.sh("mkdir layer; touch layer/file; setfattr -n user.a=b -v c layer/file
+              setfattr -n user.kept -v c layer/file");
+    let mut command = stage.overcoat(Who::Root);
+    command.arg("run").args([stage.debian(), stage.path("layer")]).args(["--save", "x.squashfs"]);
+    let set = "import os; os.setxattr('/file', 'user.c=d', b'e')";
+    let script = format!("touch -d 2001-01-01 /file; python3 -c \"{set}\"");
+    finish(command.args(["--", "sh", "-ec", &script]))
+        .ok()
+        .stderr_has(&["/file: ", "user.a=b, user.c=d: .tar keeps them"]);
+    let mut stat = stage.overcoat(Who::Root);
+    let stat = finish(stat.args(["stat", "x.squashfs", ":/file"])).ok().text();
+    assert!(stat.contains("user.kept") && !stat.contains("user.a"), "{stat}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn programs_see_the_owners_that_they_set() {
         &stage,
         "cd /srv; umask 022; mkdir d; touch d/f; ln -s f d/l; mkfifo d/p; mknod d/n b 8 1
          chown 5:7 d; chown -h 8:9 d/l; chown 60000:65534 d/f; chgrp mail d/p; chmod 4755 d/f
+         mknod d/u b 8 2; mknod d/v c 1 3; chown nobody:nogroup d/u; chown 7:nogroup d/v
          cp -a d e; mv e/f e/g; sed -i s/x/y/ e/g; tar cf t d; mkdir x; tar xf t -C x
          exec 5<d/f; find . /etc/shadow /tmp /run -maxdepth 3 ! -name t ! -path '/run/*' \
            -exec stat -c '%n %a %u:%g %t:%T %F' {} + | LC_ALL=C sort

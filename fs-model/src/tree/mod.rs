@@ -83,7 +83,7 @@ pub struct TreeOptions {
 pub enum XattrSupport {
     /// None, as in cpio archives.
     None,
-    /// All but ACLs, as in squashfs images.
+    /// All but ACLs and names with `=`, as in squashfs images that mksquashfs makes of tar archives.
     WithoutAcls,
     /// All, as in tar archives. [Access lists](crate::acl) and permission bits are kept consistent.
     All,
@@ -94,7 +94,7 @@ impl XattrSupport {
     pub fn has(self, name: &[u8]) -> bool {
         match self {
             XattrSupport::None => false,
-            XattrSupport::WithoutAcls => !crate::acl::is_acl(name),
+            XattrSupport::WithoutAcls => !crate::acl::is_acl(name) && !name.contains(&b'='),
             XattrSupport::All => true,
         }
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use fs_model::{Ino, Tree};
 
 /// The attribute with a file's capabilities.
-pub(super) const CAPABILITY: &[u8] = b"security.capability";
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 const SHELLS: [&str; 7] = ["sh", "dash", "bash", "ash", "busybox", "ksh", "zsh"];
 
 /// Whether the process `pid`, which sets capabilities, was started by a script with a fallback.

@@ -75,7 +75,8 @@ pub(super) fn answer_mknod(
     finder.tree.mknod(dir.ino, &name, mode, umask, device, owner)?;
     if let Ok(path) = absolute(caller, start, &path) {
         let root = caller.link("root").unwrap_or_default();
-        finder.tree.device_recorded(&from_root(&root, &path), mode, device);
+        let path = from_root(&root, &path);
+        finder.tree.device_recorded(finder.from_sandbox_root(caller, &path), mode, device);
     }
     Ok(CallAnswer::Return(Ok(0)))
 }
