@@ -187,14 +187,14 @@ row() { # row NAME COMMAND…
   bash -euo pipefail -c '"$@"' bash "$@" >"$W/log" 2>&1 || status=$?
   end=$(date +%s%N)
   if [[ $status != 0 ]]; then
-    echo "| $name | fails: $(grep -v '^$' "$W/log" | grep -i -m 1 -e error -e fail -e cannot || tail -n 1 "$W/log") | | | | | |"
-    [[ ${VERBOSE:-} ]] && tail -n 30 "$W/log" >&2
+    echo "| $name | fails: $(grep -m 1 -e '^chown: ' -e '^error: ' "$W/log" || tail -n 1 "$W/log") | | | | | |"
+    if [[ ${VERBOSE:-} ]]; then tail -n 30 "$W/log" >&2; fi
     return
   fi
-  [[ $name = 'real root' ]] && cp "$W/out.tar" "$W/expected.tar"
+  if [[ $name = 'real root' ]]; then cp "$W/out.tar" "$W/expected.tar"; fi
   read -r all owner mode device capability missing \
     < <(python3 "$W/compare.py" "$W/expected.tar" "$W/out.tar" 2>"$W/differences")
-  [[ ${VERBOSE:-} ]] && head -n 20 "$W/differences" >&2
+  if [[ ${VERBOSE:-} ]]; then head -n 20 "$W/differences" >&2; fi
   awk -v n="$name" -v s="$((end - start))" -v r="$owner | $mode | $device | $capability | $missing" \
     'BEGIN {printf "| %s | %s | %.1f |\n", n, r, s / 1e9}'
 }
