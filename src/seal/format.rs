@@ -24,8 +24,8 @@ impl ArchiveFormat for Format {
     fn xattrs(self) -> XattrSupport {
         match self {
             Format::Tar => XattrSupport::All,
-            // squashfs has only the namespaces `user`, `trusted` and `security`. mksquashfs ends the
-            // name of an attribute in a tar archive at the first `=`.
+            // squashfs has only the namespaces `user`, `trusted` and `security`. mksquashfs ends
+            // the name of an attribute in a tar archive at the first `=`.
             Format::Squashfs => XattrSupport::WithoutAcls,
             Format::Cpio | Format::CpioGz | Format::CpioZst => XattrSupport::None,
         }

@@ -83,7 +83,8 @@ pub struct TreeOptions {
 pub enum XattrSupport {
     /// None, as in cpio archives.
     None,
-    /// All but ACLs and names with `=`, as in squashfs images that mksquashfs makes of tar archives.
+    /// All but ACLs and names with `=`, as in squashfs images that mksquashfs makes of tar
+    /// archives.
     WithoutAcls,
     /// All, as in tar archives. [Access lists](crate::acl) and permission bits are kept consistent.
     All,

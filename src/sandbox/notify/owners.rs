@@ -76,7 +76,7 @@ pub(super) fn answer_mknod(
     if let Ok(path) = absolute(caller, start, &path) {
         let root = caller.link("root").unwrap_or_default();
         let path = from_root(&root, &path);
-        finder.tree.device_recorded(finder.from_sandbox_root(caller, &path), mode, device);
+        finder.tree.device_recorded(finder.path_in_sandbox(caller, &path), mode, device);
     }
     Ok(CallAnswer::Return(Ok(0)))
 }

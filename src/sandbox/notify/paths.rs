@@ -110,9 +110,9 @@ impl PathFinder {
         }
     }
 
-    /// Returns the path from the sandbox's root for a path from the root of the caller, which may be
-    /// that of commands outside.
-    pub(super) fn from_sandbox_root<'a>(&self, caller: Caller, path: &'a [u8]) -> &'a [u8] {
+    /// Returns the path from the sandbox's root for a path from the root of the caller, which may
+    /// be that of commands outside.
+    pub(super) fn path_in_sandbox<'a>(&self, caller: Caller, path: &'a [u8]) -> &'a [u8] {
         match path.strip_prefix(self.outside_root.as_slice()) {
             Some(rest @ [b'/', ..]) if self.place(caller, "root").is_err() => rest,
             _ => path,
