@@ -2,7 +2,7 @@
 # Prepares a Debian machine: `machine.sh build`, followed by any of `demo`, `test`, `boots`, `fuzz`,
 # `deb`, `containers`.
 #
-# As root it installs what is missing. As another user it prints the commands that root has to run,
+# As root it installs the missing packages. As another user it prints the commands that root has to run,
 # and runs them through sudo if that is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."

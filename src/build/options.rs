@@ -55,7 +55,7 @@ impl RootSettings {
     ///
     /// # Errors
     /// Returns the missing requirement, and how to meet it.
-    pub(crate) fn select_privilege(&self) -> Result<Privilege, SandboxError> {
+    fn select_privilege(&self) -> Result<Privilege, SandboxError> {
         let SelectedPrivilege { privilege, declined } = self.privilege.select()?;
         tracing::info!(privilege = privilege.name(), "selected");
         if let Some(declined) = declined {

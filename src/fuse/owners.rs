@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fs_model::{Attr, FileType, Ino, Tree};
 use parking_lot::Mutex;
 
+use crate::sandbox::LENT_DEVICES;
+
 /// The kernel's overflow id, which it shows for owners that a namespace does not map.
 pub(crate) const OVERFLOW_ID: u32 = 65534;
 /// A range that systemd leaves unassigned, between the users of containers and the dynamic users
@@ -183,9 +185,6 @@ impl OwnerAliases {
     }
 }
 
-/// The numbers of the host's devices in the sandbox's `/dev`.
-const LENT_DEVICES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
-
 /// Returns the owner to set on an object. The devices in the sandbox's `/dev` are the host's, and
 /// without root their owner and group are shown as the overflow id: a copy gets root as owner, as
 /// with root.
@@ -197,8 +196,8 @@ pub(crate) fn owner_of_copied_device(
 ) -> (Option<u32>, Option<u32>) {
     let is_overflow = |id: Option<u32>| id == Some(OVERFLOW_ID);
     let is_lent = |attr: &Attr| {
-        attr.kind == FileType::CharDevice
-            && LENT_DEVICES.contains(&(attr.rdev.major, attr.rdev.minor))
+        let number = (attr.rdev.major, attr.rdev.minor);
+        attr.kind == FileType::CharDevice && LENT_DEVICES.iter().any(|(_, lent)| *lent == number)
     };
     let is_copy =
         is_overflow(uid) && is_overflow(gid) && tree.attr(ino).is_ok_and(|attr| is_lent(&attr));

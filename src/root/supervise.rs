@@ -12,7 +12,9 @@ use provisioners::machine::CALLBACK_NAME;
 
 use crate::fuse::{CAPABILITY, OwnerAliases, errno_of, owner_of_copied_device};
 use crate::root::mounted_tree::MountedTree;
-use crate::sandbox::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind};
+use crate::sandbox::{
+    LENT_DEVICES, Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind,
+};
 
 /// Number of recently found inodes that are kept alive, so that a walk can continue from each of
 /// them: more than a path can have components and links.
@@ -20,17 +22,6 @@ const MAX_HELD_INODES: usize = 16 << 10;
 
 /// Maximum number of suppressed executions that are reported.
 const MAX_REPORTED_EXECUTIONS: usize = 64;
-
-/// Devices that programs open themselves, instead of creating them for the image: their names in
-/// `/dev`, where they exist, and their numbers.
-const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
-    ("null", (1, 3)),
-    ("zero", (1, 5)),
-    ("full", (1, 7)),
-    ("random", (1, 8)),
-    ("urandom", (1, 9)),
-    ("tty", (5, 0)),
-];
 
 /// Prints a line for the user.
 #[derive(Clone)]
@@ -209,7 +200,7 @@ impl Supervised for SupervisedTree {
     }
 
     fn device_recorded(&self, path: &[u8], mode: u32, rdev: (u32, u32)) {
-        let usual = USUAL_DEVICES.iter().find(|(_, numbers)| *numbers == rdev);
+        let usual = LENT_DEVICES.iter().find(|(_, numbers)| *numbers == rdev);
         let Some((name, _)) = usual.filter(|_| mode & libc::S_IFMT == libc::S_IFCHR) else {
             return;
         };

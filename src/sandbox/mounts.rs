@@ -25,8 +25,15 @@ use super::plan::{Bind, Plan, TREE_RUN, TREE_TMP, inside_path};
 use super::privilege::Privilege;
 use super::sys;
 
-/// The device nodes in `/dev`. They are the host's, because a user namespace cannot make any.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// The device nodes in `/dev`, and their numbers. They are the host's, because a user namespace cannot make any.
+pub(crate) const LENT_DEVICES: [(&str, (u32, u32)); 6] = [
+    ("null", (1, 3)),
+    ("zero", (1, 5)),
+    ("full", (1, 7)),
+    ("random", (1, 8)),
+    ("urandom", (1, 9)),
+    ("tty", (5, 0)),
+];
 
 const DEV_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -48,8 +55,8 @@ pub(super) struct HostTrees {
 impl HostTrees {
     /// Clones the device nodes and the binds.
     pub(super) fn clone_all(binds: &[Bind]) -> StepResult<Self> {
-        let mut devices = Vec::with_capacity(DEVICES.len());
-        for name in DEVICES {
+        let mut devices = Vec::with_capacity(LENT_DEVICES.len());
+        for (name, _) in LENT_DEVICES {
             let path = format!("/dev/{name}");
             devices.push((name, clone_host_tree(Path::new(&path))?));
         }

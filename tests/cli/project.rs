@@ -142,14 +142,9 @@ fn failed_image_skips_its_dependents_and_keeps_finished_images() {
     site.write("one/do", "echo doomed; exit 3\n");
     let finished = site.run(who, &["--json", "-j", "1"]).code(1);
     assert!(finished.stderr.contains("doomed"), "{}", finished.stderr);
-    let states: Vec<_> = site
-        .report(finished)
-        .iter()
-        .map(|image| (text(image, "name"), text(image, "state")))
-        .collect();
-    let states: Vec<_> = states.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     let failed = [("base", "built"), ("one", "failed"), ("two", "skipped"), ("boot", "not_begun")];
-    assert_eq!(states, failed);
+    let failed = failed.map(|(name, state)| (name.to_owned(), state.to_owned()));
+    assert_eq!(site.reported_states(finished), failed);
     let base = ["base.squashfs", "base.squashfs.manifest.json", "one.cpio.gz.log"];
     assert_eq!(site.files(who), base);
     // The base is not built again.
@@ -167,14 +162,9 @@ fn keep_going_builds_images_that_do_not_need_the_failed_one() {
         let not_built = "two: not built: it needs one";
         assert!(finished.stderr.contains(not_built), "{}", finished.stderr);
         assert!(!finished.stderr.contains("not started"), "{}", finished.stderr);
-        let states: Vec<_> = site
-            .report(finished)
-            .iter()
-            .map(|image| (text(image, "name"), text(image, "state")))
-            .collect();
-        let states: Vec<_> = states.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         let wanted = [("base", "built"), ("one", "failed"), ("two", "skipped"), ("boot", "built")];
-        assert_eq!(states, wanted, "{jobs}");
+        let wanted = wanted.map(|(name, state)| (name.to_owned(), state.to_owned()));
+        assert_eq!(site.reported_states(finished), wanted, "{jobs}");
     }
     let finished = site.run(who, &["--force", "-j1"]).code(1);
     finished.stderr_has(&["boot: not started after the failure; --keep-going builds it"]);

@@ -118,7 +118,12 @@ impl Site {
 
     /// Builds, and returns the name and state of each image in order.
     pub(crate) fn states(&self, who: Who, arguments: &[&str]) -> Vec<(String, String)> {
-        let report = self.report(self.run(who, &[arguments, &["--json"]].concat()).ok());
+        self.reported_states(self.run(who, &[arguments, &["--json"]].concat()).ok())
+    }
+
+    /// Returns the name and state of each image in a JSON report.
+    pub(crate) fn reported_states(&self, finished: Finished) -> Vec<(String, String)> {
+        let report = self.report(finished);
         report.iter().map(|image| (text(image, "name"), text(image, "state"))).collect()
     }
 
