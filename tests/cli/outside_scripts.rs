@@ -46,6 +46,16 @@ fn outside_script_uses_host_programs_on_the_root() {
 }
 
 #[test]
+fn device_of_an_outside_script_is_reported_with_its_path_in_the_image() {
+    let stage = Stage::new();
+    for who in [Who::Unprivileged, Who::SingleId] {
+        let (_, finished) =
+            build(&stage, who, "#!/bin/sh -e\nmknod $OVERCOAT_ROOT/srv/null c 1 3\n");
+        finished.ok().stderr_has(&["the device /srv/null is recorded", "/dev/null /srv/null`"]);
+    }
+}
+
+#[test]
 fn outside_script_has_only_the_rights_of_its_user() {
     let stage = Stage::new();
     let secret = stage.write("secret", "");
