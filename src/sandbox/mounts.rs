@@ -25,7 +25,8 @@ use super::plan::{Bind, Plan, TREE_RUN, TREE_TMP, inside_path};
 use super::privilege::Privilege;
 use super::sys;
 
-/// The device nodes in `/dev`, and their numbers. They are the host's, because a user namespace cannot make any.
+/// The device nodes in `/dev`, and their numbers. They are the host's, because a user namespace
+/// cannot make any.
 pub(crate) const LENT_DEVICES: [(&str, (u32, u32)); 6] = [
     ("null", (1, 3)),
     ("zero", (1, 5)),

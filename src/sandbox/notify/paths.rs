@@ -152,8 +152,8 @@ impl PathFinder {
         Ok((place, self.mounts_with(caller, place.mount)?))
     }
 
-    /// Returns the mounts of the namespace that a mount of the tree is in. Two mounts never have the
-    /// same id, so the namespace of the caller is read only if the mount is in neither of the
+    /// Returns the mounts of the namespace that a mount of the tree is in. Two mounts never have
+    /// the same id, so the namespace of the caller is read only if the mount is in neither of the
     /// sandbox's namespaces.
     fn mounts_with(&self, caller: Caller, mount: u64) -> Result<Arc<TreeMounts>, CallAnswer> {
         for known in [&self.inner, &self.outer] {
