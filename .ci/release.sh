@@ -6,7 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo=${CARGO:-cargo}
-sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
+# Cargo and the compilers resolve symbolic links, and the mapped prefixes have to match.
+project=$(realpath .)
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+sources=$(realpath -m "${CARGO_HOME:-$HOME/.cargo}/registry/src")
 options=(--release --locked --package overcoat)
 flags=()
 if [[ ${1:-} = --static ]]; then
@@ -15,15 +18,23 @@ if [[ ${1:-} = --static ]]; then
   flags+=(-C target-feature=+crt-static)
 fi
 
+# Replaces the prefix $1 of paths in the program by $2.
+map() {
+  flags+=("--remap-path-prefix=$1=$2")
+  maps+=" -ffile-prefix-map=$1=$2"
+}
+maps=
+
 # The names below the sources depend on the registry, and exist once the crates are fetched.
 "$cargo" fetch --locked
-flags+=("--remap-path-prefix=$PWD=/overcoat" "--remap-path-prefix=$(rustc --print sysroot)=/rust")
-maps="-ffile-prefix-map=$PWD=/overcoat"
+# The last mapping that matches a path applies, and the directories may contain each other.
+map "$project" /overcoat
+map "$(realpath "$(rustc --print sysroot)")" /rust
 for registry in "$sources"/*/; do
-  flags+=("--remap-path-prefix=${registry%/}=/cargo")
-  maps+=" -ffile-prefix-map=${registry%/}=/cargo"
+  map "${registry%/}" /cargo
 done
-export CFLAGS="${CFLAGS:-} $maps" CXXFLAGS="${CXXFLAGS:-} $maps"
+map "$target" /target
+export CFLAGS="${CFLAGS:-}$maps" CXXFLAGS="${CXXFLAGS:-}$maps"
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 exec "$cargo" build "${options[@]}"

@@ -1,5 +1,6 @@
 //! The two stages between a delta's items and the output: the archive format and the compression.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
 use fs_model::attr::Attr;
@@ -48,6 +49,20 @@ impl<W: Write> Encoder<W> {
                 Encoder::Squashfs(BufWriter::with_capacity(BUFFER_BYTES, squashfs))
             }
         })
+    }
+
+    /// Ends a squashfs image and returns it; `None` for other formats.
+    ///
+    /// # Errors
+    /// Fails if mksquashfs failed.
+    pub(super) fn complete_image(&mut self) -> io::Result<Option<&File>> {
+        match self {
+            Encoder::Squashfs(buffer) => {
+                buffer.flush()?;
+                buffer.get_mut().complete().map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Ends the stream and returns the writer.

@@ -77,6 +77,18 @@ pub enum SealError {
         /// The bytes read.
         got: u64,
     },
+    /// mksquashfs reported success, but its image has other content than it was sent.
+    #[error(
+        "mksquashfs wrote a damaged image twice, first at /{path}; nothing was written; install \
+         another version of squashfs-tools, or write a tar (--format tar)"
+    )]
+    Damaged {
+        /// The first file that differs.
+        path: String,
+        /// Why it cannot be read; `None` if its content is wrong.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// A thread that reads file contents panicked.
     #[error("a thread that reads file contents panicked")]
     ReaderPanicked,

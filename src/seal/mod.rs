@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! delta ─► plan (numbered, checked) ─► newc | tar ─► gzip | zstd | nothing ─► SHA-256 ─► output
-//!               contents ─► read ahead ─┘ └─► SHA-256 of each file ─► manifest
+//!               contents ─► read ahead ─┘ └─► SHA-256 of each file ─► manifest, verify (squashfs)
 //! ```
 //!
 //! Invariants:
 //! - The same delta, contents and options give the same bytes, with any number of threads.
 //! - Each file is read once: the archived bytes are the digested bytes.
 //! - Files that a format cannot hold are errors before anything is written, or warnings.
-//! - An output gets its name only when all of it is written.
+//! - An output gets its name only when all of it is written, and a squashfs image has been read
+//!   back.
 
 mod encode;
 mod error;
@@ -25,6 +26,7 @@ mod readahead;
 pub(crate) mod report;
 pub(crate) mod squashfs;
 mod tar;
+mod verify;
 pub(crate) mod zstd;
 
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ use manifest::{DigestingWriter, WrittenArchive};
 use newc::clamp;
 use plan::{ArchiveItem, ArchivePlan, PATH_LIMIT, is_marker};
 use readahead::{BATCH_BYTES, Feed, FileChunk, ReadAhead};
+use verify::SentContent;
 
 /// Options for writing an archive.
 #[derive(Clone, Debug)]
@@ -199,21 +202,34 @@ pub fn seal<C: Contents>(
     let plan = ArchivePlan::new(delta, format::limits(format))?;
     let threads = options.threads.max(1);
 
-    let mut job = SealJob::new(&plan, contents, format, manifest.is_some());
-    job.warnings.extend(lost_xattrs::hidden_warnings(delta));
     let mut sink = DigestingWriter::new(&mut archive);
     let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
     // The time of a squashfs image: the epoch, else the latest time in it, else 1970. The time of
     // the build would make the bytes differ.
     let times = || plan.items.iter().filter_map(ArchiveItem::object).map(|o| clamp(&o.attr, None));
     let time = epoch.or_else(|| Some(times().max().unwrap_or(0)));
-    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, time, root)
-        .map_err(JobError::Output)
-        .and_then(|encoder| {
-            let writer = ArchiveWriter::new(encoder, format, epoch, plan.markers);
-            job.run(writer, threads.min(4), progress)?.finish()?.finish()?.flush()?;
-            Ok(())
-        });
+    let new_job = || {
+        let mut job = SealJob::new(&plan, contents, format, manifest.is_some());
+        job.warnings.extend(lost_xattrs::hidden_warnings(delta));
+        job
+    };
+    let mut write = |job: &mut SealJob<'_, C>, threads: usize| -> Result<(), JobError> {
+        let encoder = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, time, root)?;
+        let writer = ArchiveWriter::new(encoder, format, epoch, plan.markers);
+        let mut encoder = job.run(writer, threads.min(4), progress)?.finish()?;
+        if let Some(image) = encoder.complete_image()? {
+            let SealJob { digests, targets, .. } = &*job;
+            SentContent { plan: &plan, digests, targets }.compare(image, threads)?;
+        }
+        Ok(encoder.finish()?.flush()?)
+    };
+    let mut job = new_job();
+    let mut result = write(&mut job, threads);
+    if let Err(JobError::Other(SealError::Damaged { path, .. })) = &result {
+        tracing::warn!("mksquashfs wrote a damaged image, first at /{path}; writing it again");
+        job = new_job();
+        result = write(&mut job, 1);
+    }
     let (size, sha256) = sink.finish();
     let reader_left = match result {
         Ok(()) => false,
@@ -281,7 +297,7 @@ struct SealJob<'p, C> {
     plan: &'p ArchivePlan<'p>,
     contents: &'p C,
     format: Format,
-    /// Whether to digest each file, for the manifest.
+    /// Whether to digest each file, for the manifest or to verify the archive.
     digest: bool,
     digests: Vec<Option<[u8; 32]>>,
     targets: BTreeMap<usize, Vec<u8>>,
@@ -289,12 +305,13 @@ struct SealJob<'p, C> {
 }
 
 impl<'p, C: Contents> SealJob<'p, C> {
-    fn new(plan: &'p ArchivePlan<'p>, contents: &'p C, format: Format, digest: bool) -> Self {
+    fn new(plan: &'p ArchivePlan<'p>, contents: &'p C, format: Format, manifest: bool) -> Self {
         let split = plan.split_links.iter();
         let warnings = split
             .map(|&index| Warning::LinkSplit { path: path_text(&plan.items[index]) })
             .collect();
         let digests = vec![None; plan.items.len()];
+        let digest = manifest || format == Format::Squashfs;
         SealJob { plan, contents, format, digest, digests, targets: BTreeMap::new(), warnings }
     }
 

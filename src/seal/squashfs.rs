@@ -102,6 +102,9 @@ impl<W: Write> Mksquashfs<W> {
             .arg("-")
             .arg(format!("/proc/self/fd/{}", image.as_raw_fd()))
             .args(["-tar", "-noappend", "-quiet", "-no-progress"])
+            // With `-tailends`, the default for tar, mksquashfs 4.5.1 damages files whose first
+            // blocks are another file's (upstream's commit 04d3bc80).
+            .arg("-no-tailends")
             .args(["-comp", "zstd", "-Xcompression-level"])
             .arg(level.to_string())
             .arg("-processors")
@@ -123,13 +126,22 @@ impl<W: Write> Mksquashfs<W> {
         Ok(Mksquashfs { inner: Some(inner), child, input, image })
     }
 
+    /// Ends the image and returns it.
+    ///
+    /// # Errors
+    /// Returns mksquashfs's error output.
+    pub(super) fn complete(&mut self) -> io::Result<&File> {
+        drop(self.input.take());
+        self.check()?;
+        Ok(&self.image)
+    }
+
     /// Ends the image, copies it to the writer and returns the writer.
     ///
     /// # Errors
     /// Returns mksquashfs's error output, or an error of the writer.
     pub(super) fn finish(mut self) -> io::Result<W> {
-        drop(self.input.take());
-        self.check()?;
+        self.complete()?;
         // mksquashfs wrote through its own open file, so this one's offset is still 0.
         self.image.seek(SeekFrom::Start(0))?;
         let mut inner = self.inner.take().ok_or(io::ErrorKind::Other)?;

@@ -58,6 +58,7 @@ mod services;
 mod shared_output;
 mod single_id;
 mod snapshot;
+mod squashfs_output;
 mod staleness;
 mod stalled_seal;
 mod stat;
