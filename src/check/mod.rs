@@ -5,7 +5,7 @@
 //! lints. The topmost layers of a stack, the overlays, are *checked*; the layers below them are
 //! taken as they are.
 //!
-//! Modules by lint group: `archive`, `base` (`fit/…`), `runtime` (`works/…`), `security`
+//! Modules by lint group: `archive`, `base` (`fit/…`), `runtime` (`works/…`), `config`, `security`
 //! (`safe/…`), `bloat` (`lean/…`).
 //!
 //! Invariants:
@@ -21,7 +21,9 @@
 mod archive;
 mod base;
 mod bloat;
+mod config;
 mod context;
+mod faults;
 mod kernel;
 mod runtime;
 pub(crate) mod sarif;
@@ -97,18 +99,25 @@ struct Pass {
 }
 
 /// The groups in output order, each with the question that it answers.
-pub(crate) const GROUPS: [(&str, &str); 5] = [
+pub(crate) const GROUPS: [(&str, &str); 6] = [
     ("archive", "does every unpacker read the archive as intended"),
     ("fit", "does the overlay fit the layers below it"),
     ("works", "do its programs, units, links and kernels work"),
+    ("config", "do programs accept its configuration"),
     ("safe", "does it contain secrets or risky permissions"),
     ("lean", "what could be left out"),
 ];
 
 fn passes() -> impl Iterator<Item = &'static Pass> {
-    [archive::PASSES, base::PASSES, runtime::PASSES, security::PASSES, bloat::PASSES]
-        .into_iter()
-        .flatten()
+    let groups = [
+        archive::PASSES,
+        base::PASSES,
+        runtime::PASSES,
+        config::PASSES,
+        security::PASSES,
+        bloat::PASSES,
+    ];
+    groups.into_iter().flatten()
 }
 
 /// Returns all lints, group by group.
@@ -130,6 +139,8 @@ pub struct Finding {
     pub severity: Severity,
     /// Path from the root, without a leading slash; `None` for the whole layer.
     pub path: Option<Vec<u8>>,
+    /// The line of the file at `path`, counted from 1; `None` for the whole file.
+    pub line: Option<usize>,
     /// The image that causes the problem, as the user named it.
     pub layer: String,
     /// Further images that may have caused the problem, if the cause is ambiguous.
@@ -150,6 +161,8 @@ impl Serialize for Finding {
             severity: Severity,
             #[serde(skip_serializing_if = "Option::is_none")]
             path: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            line: Option<usize>,
             layer: &'a str,
             #[serde(skip_serializing_if = "<[String]>::is_empty")]
             others: &'a [String],
@@ -162,6 +175,7 @@ impl Serialize for Finding {
             lint: self.lint.name,
             severity: self.severity,
             path: self.shown_path(),
+            line: self.line,
             layer: &self.layer,
             others: &self.others,
             message: &self.message,
@@ -176,6 +190,12 @@ impl Finding {
     /// Returns the path for display, such as `/etc/passwd`.
     pub fn shown_path(&self) -> Option<String> {
         self.path.as_ref().map(|path| format!("/{}", plain(&escape(path))))
+    }
+
+    /// Returns the path and the line for display, such as `/etc/fstab:3`.
+    pub(crate) fn shown_place(&self) -> Option<String> {
+        let path = self.shown_path()?;
+        Some(self.line.map_or(path.clone(), |line| format!("{path}:{line}")))
     }
 }
 
@@ -219,6 +239,7 @@ impl Finding {
             lint,
             severity: lint.severity,
             path: path.map(<[u8]>::to_vec),
+            line: None,
             layer: layer.to_owned(),
             others: Vec::new(),
             message: message.into(),
@@ -429,12 +450,13 @@ impl CheckReport {
         found.sort_by_cached_key(|finding| {
             let severity = std::cmp::Reverse(finding.severity);
             let index = lint_index(finding.lint);
-            let Finding { path, layer, message, .. } = finding.clone();
-            (severity, index, path, layer, message)
+            let Finding { path, line, layer, message, .. } = finding.clone();
+            (severity, index, path, line, layer, message)
         });
         found.dedup_by(|a, b| {
             lint_index(a.lint) == lint_index(b.lint)
-                && (&a.path, &a.layer, &a.message) == (&b.path, &b.layer, &b.message)
+                && (&a.path, a.line, &a.layer, &a.message)
+                    == (&b.path, b.line, &b.layer, &b.message)
         });
         let mut unused = vec![true; selection.suppressions().len()];
         for finding in found {

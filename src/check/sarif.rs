@@ -84,7 +84,7 @@ fn result(
     };
     let locations: Vec<Value> =
         [&finding.layer].into_iter().chain(&finding.others).map(location).collect();
-    let at = finding.shown_path().map(|path| format!("{path}: ")).unwrap_or_default();
+    let at = finding.shown_place().map(|path| format!("{path}: ")).unwrap_or_default();
     let text = format!("{at}{}. Fix: {}.", finding.message, finding.fix);
     let mut result = json!({
         "ruleId": finding.lint.name,
@@ -95,6 +95,9 @@ fn result(
         "partialFingerprints": { "overcoat/v1": fingerprint },
         "properties": { "image": report.name },
     });
+    if let Some(line) = finding.line {
+        result["properties"]["line"] = line.into();
+    }
     if let Some(bytes) = finding.saves {
         result["properties"]["saves"] = bytes.into();
     }

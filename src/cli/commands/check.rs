@@ -464,7 +464,7 @@ fn line(finding: &Finding) -> String {
     let layers: Vec<String> =
         [&finding.layer].into_iter().chain(&finding.others).map(name).collect();
     let layer = layers.join(", ");
-    let path = finding.shown_path().map(|path| format!(":{path}")).unwrap_or_default();
+    let path = finding.shown_place().map(|path| format!(":{path}")).unwrap_or_default();
     let saves = match finding.saves {
         Some(bytes) => format!(" (saves {})", size_text(bytes)),
         None => String::new(),

@@ -306,6 +306,21 @@ fn works() -> Vec<Case> {
     ]
 }
 
+fn config() -> Vec<Case> {
+    let put = |lint, path: &'static str, content: &str| {
+        with(lint, path, |overlay| {
+            overlay.file(&path[1..], content);
+        })
+    };
+    let account = |line: &str| format!("{PASSWD}{line}\n");
+    vec![
+        put("config/account-line", "/etc/passwd", &account("cut:x:10")),
+        put("config/uid-zero", "/etc/passwd", &account("toor:*:0:0::/:/bin/sh")),
+        put("config/shadow", "/etc/passwd", &account("who:x:7:60::/:/bin/sh")),
+        put("config/shell", "/etc/passwd", &account("who:*:1000:60::/:/bin/zsh")),
+    ]
+}
+
 fn safe() -> Vec<Case> {
     let body = "MIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi9o5dtLyOuHgYkvHS8xYoxhzLr\n".repeat(3);
     let key =
@@ -399,7 +414,10 @@ fn safe() -> Vec<Case> {
         put("safe/sudoers", "/etc/sudoers.d/tool", "tool ALL=(ALL) NOPASSWD: ALL\n"),
         put("safe/pam", "/etc/pam.d/tool", "auth sufficient pam_permit.so\n"),
         put("safe/authorized-keys", "/root/.ssh/authorized_keys", "ssh-ed25519 AAAA a@b\n"),
-        put("safe/password", "/etc/shadow", "root::19000::::::\ngames:*:19000::::::\n"),
+        with("safe/password", "/etc/shadow", |overlay| {
+            let shadow = "root::19000::::::\ngames:*:19000::::::\n";
+            overlay.put("etc/shadow", 0o100640, shadow).gid = 42;
+        }),
     ]
 }
 
@@ -466,7 +484,7 @@ const OTHER_LINTS: [&str; 8] = [
 fn each_lint_is_found_alone_in_its_fixture() {
     let base = base();
     let mut seen: BTreeSet<String> = OTHER_LINTS.map(str::to_owned).into();
-    for case in [archives(), fits(), works(), safe(), lean()].into_iter().flatten() {
+    for case in [archives(), fits(), works(), config(), safe(), lean()].into_iter().flatten() {
         let pair = Pair::new(&base, &case.overlay);
         let findings = pair.findings(&[]);
         assert_eq!(names(&findings), [case.lint.to_owned()].into(), "{}: {findings:#?}", case.lint);

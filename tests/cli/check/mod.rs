@@ -4,6 +4,7 @@
 mod base;
 mod boots;
 mod command;
+mod config;
 mod documents;
 mod hostile;
 mod libraries;
@@ -134,7 +135,7 @@ fn base() -> Archive {
     base.file("etc/ld.so.cache", empty_cache());
     base.file("etc/passwd", PASSWD);
     base.file("etc/group", "root:x:0:\nshadow:x:42:\ngames:x:60:\n");
-    base.put("etc/shadow", 0o100640, "root:*:19000::::::\ngames:*:19000::::::\n").gid = 42;
+    base.put("etc/shadow", 0o100640, SHADOW).gid = 42;
     base.file("etc/demo.conf", "demo = 1\n");
     base.file("etc/plain.conf", "plain = 1\n");
     base.file("usr/share/things/one", "1");
@@ -153,7 +154,8 @@ fn base() -> Archive {
     base
 }
 
-const PASSWD: &str = "root:x:0:0::/root:/bin/sh\ngames:x:5:60::/usr/games:/usr/sbin/nologin\n";
+const PASSWD: &str = "root:x:0:0::/root:/usr/bin/sh\ngames:x:5:60::/usr/games:/usr/sbin/nologin\n";
+const SHADOW: &str = "root:*:19000::::::\ngames:*:19000::::::\n";
 const STATUS: &str = "Package: demo\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0\n\
     Conffiles:\n /etc/demo.conf 0123456789abcdef0123456789abcdef\n\n\
     Package: tool\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.0\n";
@@ -171,6 +173,8 @@ fn clean() -> Archive {
     let mut overlay = Archive::new();
     overlay.file("etc/passwd", format!("{PASSWD}tool:x:990:990::/:/usr/sbin/nologin\n"));
     overlay.file("etc/group", "root:x:0:\nshadow:x:42:\ngames:x:60:\ntool:x:990:\n");
+    let shadow = format!("{SHADOW}tool:!*:19000::::::\n");
+    overlay.put("etc/shadow", 0o100640, shadow).gid = 42;
     overlay.program("usr/local/bin/tool", "#!/bin/sh\nexec demo\n");
     overlay.program("usr/local/bin/other", "#!/usr/bin/env demo\n");
     overlay.program("usr/bin/demo-tool", &made.program);

@@ -54,6 +54,8 @@ struct UnitFault {
     lint: &'static Lint,
     node: ViewNode,
     message: String,
+    /// The line of the file, counted from 1.
+    line: Option<usize>,
     /// The topmost layer that starts the unit; `None` if nothing does or if the unit runs
     /// nevertheless.
     started: Option<usize>,
@@ -81,7 +83,7 @@ pub(super) fn units(
             *old.entry((lint.name, node.path, message)).or_default() |= started.is_some();
         }
     }
-    for UnitFault { lint, node, message, started, paths } in now {
+    for UnitFault { lint, node, message, line, started, paths } in now {
         let key = (lint.name, node.path.clone(), message);
         let before = old.get(&key);
         let by_overlay = started.filter(|layer| *layer >= context.first_checked());
@@ -97,6 +99,7 @@ pub(super) fn units(
             (None, _) => (key.2, context.responsible_layers(&paths)?),
         };
         let finding = Finding::new(lint, "", Some(&node.path), message).attributed_to(layers);
+        let finding = Finding { line, ..finding };
         findings.push(match started {
             Some(_) => finding,
             None => finding.severity(Severity::Warning),
@@ -184,7 +187,7 @@ impl UnitChecker<'_> {
             return None;
         }
         let (node, message, started) = (node.clone(), message.into(), self.started);
-        self.faults.push(UnitFault { lint, node, message, started, paths });
+        self.faults.push(UnitFault { lint, node, message, line: None, started, paths });
         self.faults.last_mut()
     }
 
@@ -208,10 +211,10 @@ impl UnitChecker<'_> {
             if self.faults.len() >= self.max_faults {
                 return;
             }
-            let message = match line {
-                UnitLine::Odd(number) => format!("line {number} has no `=`"),
+            let (number, message) = match line {
+                UnitLine::Odd(number) => (number, "the line has no `=`".to_owned()),
                 UnitLine::Entry(None, key, _, number) => {
-                    format!("line {number}: {key}= is outside of any section")
+                    (number, format!("{key}= is outside of any section"))
                 }
                 UnitLine::Section(name, number) => {
                     let known = ["Unit", "Install"].contains(&&**name)
@@ -220,22 +223,23 @@ impl UnitChecker<'_> {
                     if known {
                         continue;
                     }
-                    format!("line {number}: section [{name}] is not valid in this kind of unit")
+                    (number, format!("section [{name}] is not valid in this kind of unit"))
                 }
                 UnitLine::Entry(Some(in_section), key, value, number) => {
                     if in_section.starts_with("X-") || key.starts_with("X-") {
                         continue;
                     }
                     if !values::is_possible(in_section, key, value) {
-                        format!("line {number}: invalid value {key}={value}")
+                        (number, format!("invalid value {key}={value}"))
                     } else if let Some(near) = self.keys.similar(key) {
-                        format!("line {number}: unknown key {key}=; did you mean {near}=?")
+                        (number, format!("unknown key {key}=; did you mean {near}=?"))
                     } else {
                         continue;
                     }
                 }
             };
             if let Some(fault) = self.add(&UNIT_SYNTAX, &file.node, message, Vec::new()) {
+                fault.line = Some(*number);
                 // The unit runs without the line.
                 fault.started = None;
             }

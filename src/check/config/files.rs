@@ -1,0 +1,130 @@
+//! Configuration files of a root.
+
+use std::collections::BTreeMap;
+
+use crate::check::context::resolve;
+use crate::image::view::{LookError, StackView, ViewNode, join};
+
+/// Maximum bytes that are read of a configuration file.
+const MAX_FILE_BYTES: usize = 1 << 20;
+/// Directories in which a program without a slash is searched.
+const PROGRAM_DIRS: [&str; 6] =
+    ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+
+/// A text file.
+pub(super) struct ConfigFile {
+    pub(super) node: ViewNode,
+    pub(super) text: String,
+}
+
+impl ConfigFile {
+    /// Reads a file, following links; `None` if it does not exist.
+    pub(super) fn read(view: &StackView, path: &str) -> Result<Option<ConfigFile>, LookError> {
+        match resolve(view, path.as_bytes())?.filter(ViewNode::is_file) {
+            Some(node) => ConfigFile::of(view, node).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn of(view: &StackView, node: ViewNode) -> Result<ConfigFile, LookError> {
+        let text = String::from_utf8_lossy(&view.head(&node, MAX_FILE_BYTES)?).into_owned();
+        Ok(ConfigFile { node, text })
+    }
+
+    /// Returns the lines with their numbers, which begin at 1.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
+    }
+
+    /// Returns the lines that are neither empty nor comments, without surrounding blanks.
+    pub(super) fn entries(&self, comments: &[char]) -> impl Iterator<Item = (usize, &str)> {
+        self.lines()
+            .map(|(number, line)| (number, line.trim()))
+            .filter(move |(_, line)| !line.is_empty() && !line.starts_with(comments))
+    }
+
+    /// Returns lines in which a backslash at the end continues the line. The number is that of the
+    /// first of the joined lines.
+    pub(super) fn joined_lines(&self) -> Vec<(usize, String)> {
+        let mut joined: Vec<(usize, String)> = Vec::new();
+        let mut continues = false;
+        for (number, line) in self.lines() {
+            let (part, more) = match line.strip_suffix('\\') {
+                Some(part) => (part, true),
+                None => (line, false),
+            };
+            match joined.last_mut() {
+                Some((_, before)) if continues => before.push_str(part),
+                _ => joined.push((number, part.to_owned())),
+            }
+            continues = more;
+        }
+        joined
+    }
+}
+
+/// Returns the regular files of a directory, following links, sorted by name; none if it does not
+/// exist.
+pub(super) fn files_in(view: &StackView, dir: &str) -> Result<Vec<(String, ViewNode)>, LookError> {
+    let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else {
+        return Ok(Vec::new());
+    };
+    let mut files = Vec::new();
+    for child in view.children(&dir)? {
+        let name = String::from_utf8_lossy(child.name()).into_owned();
+        let target = match child.is_link() {
+            true => resolve(view, &join(&dir.path, child.name()))?,
+            false => Some(child),
+        };
+        files.extend(target.filter(ViewNode::is_file).map(|node| (name, node)));
+    }
+    Ok(files)
+}
+
+/// Reads the files of several directories whose names end in `suffix`. A file hides those with the
+/// same name in later directories, as systemd and its relatives read drop-ins; a link to
+/// `/dev/null` hides them too.
+pub(super) fn drop_ins(
+    view: &StackView,
+    dirs: &[&str],
+    suffix: &str,
+) -> Result<Vec<ConfigFile>, LookError> {
+    let mut names: BTreeMap<Vec<u8>, Option<ViewNode>> = BTreeMap::new();
+    for dir in dirs {
+        let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else { continue };
+        for child in view.children(&dir)? {
+            let name = child.name().to_vec();
+            if !name.ends_with(suffix.as_bytes()) || names.contains_key(&name) {
+                continue;
+            }
+            let target = match child.is_link() {
+                true => resolve(view, &join(&dir.path, &name))?,
+                false => Some(child),
+            };
+            names.insert(name, target.filter(ViewNode::is_file));
+        }
+    }
+    names.into_values().flatten().map(|node| ConfigFile::of(view, node)).collect()
+}
+
+/// Returns the program that a word names: a path, or a name in the usual directories.
+pub(super) fn program(view: &StackView, word: &str) -> Result<Option<ViewNode>, LookError> {
+    if word.contains('/') {
+        return Ok(resolve(view, word.as_bytes())?.filter(ViewNode::is_file));
+    }
+    for dir in PROGRAM_DIRS {
+        let found = resolve(view, format!("{dir}/{word}").as_bytes())?;
+        if let Some(node) = found.filter(ViewNode::is_file) {
+            return Ok(Some(node));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns whether a directory exists only on a running machine, or may be mounted there.
+pub(super) fn is_volatile(path: &str) -> bool {
+    let path = path.trim_start_matches('/');
+    ["dev", "home", "media", "mnt", "net", "proc", "run", "sys", "tmp", "var/run"].iter().any(
+        |dir| path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    )
+}

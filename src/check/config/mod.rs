@@ -1,0 +1,30 @@
+//! Lints (`config/…`) of configuration files: whether the programs that read them accept them.
+//!
+//! Each module is a survey of one kind of files ([`Survey`]), which follows the manual page or the
+//! source that it names. A fault is reported only if the program would reject or ignore something;
+//! styles are not checked.
+
+mod accounts;
+mod files;
+mod lints;
+
+use super::Pass;
+use super::faults::{Survey, report};
+
+use lints::*;
+
+/// Returns a pass that reports the faults of a survey.
+macro_rules! survey {
+    ($survey:expr, $($lint:ident),+) => {
+        Pass {
+            lints: &[$(&$lint),+],
+            run: |context, findings| {
+                const SURVEY: Survey = $survey;
+                report(context, findings, SURVEY)
+            },
+        }
+    };
+}
+
+pub(super) static PASSES: &[Pass] =
+    &[survey!(accounts::survey, ACCOUNT_LINE, UID_ZERO, SHADOW, SHELL)];

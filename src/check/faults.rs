@@ -1,0 +1,98 @@
+//! Faults of a root, of which only those that the checked layers cause become findings.
+//!
+//! A survey looks for faults in one root, without knowing its layers. It runs on the merged root
+//! and, if that has faults, on the lower layers: a fault that they have too existed before. This
+//! finds both faults of an overlay's files and those of base files that an overlay breaks.
+
+use std::collections::HashSet;
+
+use super::context::CheckContext;
+use super::{Finding, Findings, Lint, PassError, Severity};
+use crate::image::view::{StackView, ViewNode};
+
+/// A fault of a root.
+pub(super) struct Fault {
+    lint: &'static Lint,
+    node: ViewNode,
+    line: Option<usize>,
+    message: String,
+    severity: Severity,
+    fix: Option<String>,
+    /// Paths that are missing or wrong, if the file itself is not at fault.
+    causes: Vec<Vec<u8>>,
+}
+
+impl Fault {
+    pub(super) fn new(lint: &'static Lint, node: &ViewNode, message: impl Into<String>) -> Fault {
+        Fault {
+            lint,
+            node: node.clone(),
+            line: None,
+            message: message.into(),
+            severity: lint.severity,
+            fix: None,
+            causes: Vec::new(),
+        }
+    }
+
+    /// Sets the line of the file, counted from 1.
+    pub(super) fn line(self, line: usize) -> Fault {
+        Fault { line: Some(line), ..self }
+    }
+
+    pub(super) fn severity(self, severity: Severity) -> Fault {
+        Fault { severity, ..self }
+    }
+
+    pub(super) fn fix(self, fix: impl Into<String>) -> Fault {
+        Fault { fix: Some(fix.into()), ..self }
+    }
+
+    /// Adds a path that is missing or wrong.
+    pub(super) fn cause(mut self, path: &[u8]) -> Fault {
+        self.causes.push(path.strip_prefix(b"/").unwrap_or(path).to_vec());
+        self
+    }
+
+    /// Returns the properties that identify the fault in another root. The line is not one of
+    /// them, because it changes with the lines above.
+    fn key(&self) -> (&'static str, Vec<u8>, String) {
+        (self.lint.name, self.node.path.clone(), self.message.clone())
+    }
+}
+
+/// A function that finds faults of a root.
+pub(super) type Survey = fn(&StackView, &mut Vec<Fault>) -> Result<(), PassError>;
+
+/// Reports the faults of the merged root that the lower layers do not have.
+pub(super) fn report(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+    survey: Survey,
+) -> Result<(), PassError> {
+    let roots = context.roots()?;
+    let mut faults = Vec::new();
+    survey(&roots.view, &mut faults)?;
+    let mut known = Vec::new();
+    if let Some(lower) = &roots.lower
+        && !faults.is_empty()
+    {
+        survey(lower, &mut known)?;
+    }
+    let known: HashSet<_> = known.iter().map(Fault::key).collect();
+    for fault in faults {
+        if known.contains(&fault.key()) {
+            continue;
+        }
+        let layers = match fault.node.layer() >= context.first_checked() {
+            true => vec![context.layer_name(&fault.node).to_owned()],
+            false => context.responsible_layers(&fault.causes)?,
+        };
+        let finding = Finding::new(fault.lint, "", Some(&fault.node.path), fault.message)
+            .severity(fault.severity)
+            .attributed_to(layers);
+        let fix = fault.fix.unwrap_or_else(|| fault.lint.fix.to_owned());
+        findings.push(Finding { line: fault.line, ..finding.fix(fix) });
+    }
+    Ok(())
+}
