@@ -1,6 +1,8 @@
 //! Configuration files of a root.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use memchr::memmem;
 
 use crate::check::context::resolve;
 use crate::image::view::{LookError, StackView, ViewNode, join};
@@ -127,4 +129,27 @@ pub(super) fn is_volatile(path: &str) -> bool {
     ["dev", "home", "media", "mnt", "net", "proc", "run", "sys", "tmp", "var/run"].iter().any(
         |dir| path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
     )
+}
+
+/// Directories of libraries, which also have subdirectories for architectures.
+const LIBRARY_DIRS: [&str; 6] = ["lib", "lib32", "lib64", "usr/lib", "usr/lib32", "usr/lib64"];
+
+/// Returns the names of the installed libraries.
+pub(super) fn library_names(view: &StackView) -> Result<BTreeSet<String>, LookError> {
+    let mut names = BTreeSet::new();
+    for dir in LIBRARY_DIRS {
+        let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else { continue };
+        for child in view.children(&dir)? {
+            if child.is_dir() && memmem::find(child.name(), b"-linux-").is_some() {
+                let nested = view.children(&child)?;
+                names.extend(nested.iter().map(|node| name_text(node)));
+            }
+            names.insert(name_text(&child));
+        }
+    }
+    Ok(names)
+}
+
+fn name_text(node: &ViewNode) -> String {
+    String::from_utf8_lossy(node.name()).into_owned()
 }

@@ -5,26 +5,36 @@
 //! styles are not checked.
 
 mod accounts;
+mod cron;
 mod files;
-mod lints;
+mod logrotate;
+mod nsswitch;
+mod region;
+mod sshd;
+mod sudoers;
 
 use super::Pass;
 use super::faults::{Survey, report};
 
-use lints::*;
-
 /// Returns a pass that reports the faults of a survey.
 macro_rules! survey {
-    ($survey:expr, $($lint:ident),+) => {
+    ($module:ident: $($lint:ident)+) => {
         Pass {
-            lints: &[$(&$lint),+],
+            lints: &[$(&$module::$lint),+],
             run: |context, findings| {
-                const SURVEY: Survey = $survey;
+                const SURVEY: Survey = $module::survey;
                 report(context, findings, SURVEY)
             },
         }
     };
 }
 
-pub(super) static PASSES: &[Pass] =
-    &[survey!(accounts::survey, ACCOUNT_LINE, UID_ZERO, SHADOW, SHELL)];
+pub(super) static PASSES: &[Pass] = &[
+    survey!(accounts: ACCOUNT_LINE UID_ZERO SHADOW SHELL),
+    survey!(nsswitch: NSSWITCH),
+    survey!(sshd: SSHD SSH_KEYS),
+    survey!(sudoers: SUDOERS),
+    survey!(cron: CRON),
+    survey!(logrotate: LOGROTATE),
+    survey!(region: LOCALE TIME_ZONE),
+];

@@ -318,6 +318,30 @@ fn config() -> Vec<Case> {
         put("config/uid-zero", "/etc/passwd", &account("toor:*:0:0::/:/bin/sh")),
         put("config/shadow", "/etc/passwd", &account("who:x:7:60::/:/bin/sh")),
         put("config/shell", "/etc/passwd", &account("who:*:1000:60::/:/bin/zsh")),
+        with("config/nsswitch", "/etc/nsswitch.conf", |overlay| {
+            overlay.file("usr/lib/libc.so.6", "");
+            overlay.file("etc/nsswitch.conf", "hosts: dns\n");
+        }),
+        with("config/sshd", "/etc/ssh/sshd_config", |overlay| {
+            overlay.program("usr/sbin/sshd", &programs().program);
+            overlay.file("etc/ssh/sshd_config", "Prt 22\n");
+        }),
+        with("config/authorized-keys", "/root/.ssh/authorized_keys", |overlay| {
+            overlay.program("usr/sbin/sshd", &programs().program);
+            overlay.file("etc/ssh/sshd_config", "");
+            overlay.put("root", 0o040700, "").uid = 5;
+            overlay.file("root/.ssh/authorized_keys", "");
+        }),
+        with("config/cron", "/etc/cron.d/site", |overlay| {
+            overlay.program("usr/sbin/cron", &programs().program);
+            overlay.file("etc/cron.d/site", "60 * * * * root script\n");
+        }),
+        with("config/logrotate", "/etc/logrotate.d/site", |overlay| {
+            overlay.program("usr/sbin/logrotate", &programs().program);
+            overlay.file("etc/logrotate.d/site", "/var/log/site {\n");
+        }),
+        put("config/locale", "/etc/default/locale", "LANG=en_US.UTF-8\n"),
+        put("config/time-zone", "/etc/timezone", "Mars/Base\n"),
     ]
 }
 
@@ -469,9 +493,10 @@ fn assert_complete(finding: &Value, layer: &str) {
 }
 
 /// Lints that need more than an overlay on a base; each has a test of its own.
-const OTHER_LINTS: [&str; 8] = [
+const OTHER_LINTS: [&str; 9] = [
     "archive/manifest",
     "archive/size-limit",
+    "config/sudoers",
     "fit/base-digest",
     "fit/changed-beneath",
     "lean/ram-budget",
