@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
-use super::context::CheckContext;
+use super::context::{CheckContext, StackImage};
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::image::view::usage::{self, PAGE};
 use crate::image::view::{LookError, StackView, ViewNode};
@@ -110,10 +110,21 @@ static RAM_BUDGET: Lint = Lint {
     fix: "remove files (`overcoat du` shows the sizes), or raise `budget:`",
 };
 
+static MACHINE_RAM: Lint = Lint {
+    name: "lean/machine-ram",
+    severity: Severity::Error,
+    summary: "the images do not fit into the memory of the project's machines",
+    why: "The boot fails with \"not enough space\". At its peak it needs memory for the image of \
+          the base, the unpacked overlays and the archive that is being unpacked, holes of files \
+          included. The kernel uses about 32 MiB and 1/64 of the memory, and the initrd leaves a \
+          tenth of the rest, or 64 MiB, for programs.",
+    fix: "remove files (`overcoat du` shows the sizes), or raise `budget: machine:`",
+};
+
 pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&CACHE, &DOCS, &LOCALES, &LOGS, &PYTHON, &LEFTOVER], run: places },
     Pass { lints: &[&SAME_AS_BASE, &DUPLICATE], run: copies },
-    Pass { lints: &[&SIZE_BUDGET, &RAM_BUDGET], run: budgets },
+    Pass { lints: &[&SIZE_BUDGET, &RAM_BUDGET, &MACHINE_RAM], run: budgets },
 ];
 
 /// Directories whose whole contents could be left out.
@@ -392,5 +403,37 @@ fn budgets(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<()
             findings.push(finding.attributed_to(names).saves(total - limit));
         }
     }
+    if let Some(machine) = budget.machine {
+        let visible = machine.saturating_sub(32 << 20).saturating_sub(machine / 64);
+        let limit = visible.saturating_sub((64 << 20).max(visible / 10));
+        let peak = boot_peak(context)?;
+        if peak > limit {
+            let message = format!(
+                "the boot needs {} of memory, and a machine with {} has {} for it",
+                shown(peak),
+                shown(machine),
+                shown(limit)
+            );
+            let finding = Finding::new(&MACHINE_RAM, "", None, message);
+            let names = context.checked_names();
+            findings.push(finding.attributed_to(names).saves(peak - limit));
+        }
+    }
     Ok(())
+}
+
+/// Returns the memory that the files need at the peak of a boot, in bytes: the lowest image stays
+/// as it is, the others are unpacked one after the other.
+fn boot_peak(context: &CheckContext<'_>) -> Result<u64, PassError> {
+    let view = &context.roots()?.view;
+    let size = |image: &StackImage| {
+        image.bytes.as_ref().map_or(0, |bytes| (**bytes).as_ref().len() as u64)
+    };
+    let mut resident = context.images.first().map_or(0, size);
+    let mut peak = resident;
+    for (index, image) in context.images.iter().enumerate().skip(1) {
+        resident = resident.saturating_add(usage::memory(view, index)?.tmpfs());
+        peak = peak.max(resident.saturating_add(size(image)));
+    }
+    Ok(peak)
 }

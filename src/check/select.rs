@@ -34,13 +34,15 @@ pub struct LintSelection {
     suppressions: Vec<Suppression>,
 }
 
-/// Size limits of a checked overlay, in bytes.
+/// Size limits of a checked stack, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OverlayBudget {
-    /// Maximum size of the archive.
+    /// Maximum size of an overlay's archive.
     pub size: Option<u64>,
-    /// Maximum memory of the unpacked overlay.
+    /// Maximum memory of the unpacked overlays.
     pub ram: Option<u64>,
+    /// Memory of the smallest machine that boots the images.
+    pub machine: Option<u64>,
 }
 
 impl LintSelection {

@@ -15,6 +15,8 @@ pub struct CheckSettings {
     pub size: Option<u64>,
     /// Maximum memory of the unpacked archive, in bytes.
     pub ram: Option<u64>,
+    /// Memory of the smallest machine that boots the image, in bytes.
+    pub machine: Option<u64>,
 }
 
 /// A suppression of findings.
@@ -36,11 +38,12 @@ impl CheckSettings {
             Some(node) => node.list()?.iter().map(Skip::parse).collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
-        let mut check = Self { skip, size: None, ram: None };
+        let mut check = Self { skip, ..Self::default() };
         if let Some(node) = fields.get("budget") {
             let budget = Fields::new(node, "a budget")?;
             check.size = budget.get("size").map(size).transpose()?;
             check.ram = budget.get("ram").map(size).transpose()?;
+            check.machine = budget.get("machine").map(size).transpose()?;
             budget.finish()?;
         }
         fields.finish()?;
@@ -50,7 +53,12 @@ impl CheckSettings {
     /// Adds the settings for all images. Budgets of the image take precedence.
     pub(super) fn merged_with(self, all: &CheckSettings) -> CheckSettings {
         let skip = self.skip.into_iter().chain(all.skip.iter().cloned()).collect();
-        CheckSettings { skip, size: self.size.or(all.size), ram: self.ram.or(all.ram) }
+        CheckSettings {
+            skip,
+            size: self.size.or(all.size),
+            ram: self.ram.or(all.ram),
+            machine: self.machine.or(all.machine),
+        }
     }
 }
 

@@ -370,7 +370,7 @@ fn project_request(
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
         initrd,
-        budget: OverlayBudget { size: check.size, ram: check.ram },
+        budget: OverlayBudget { size: check.size, ram: check.ram, machine: check.machine },
         selection,
     })
 }

@@ -493,12 +493,13 @@ fn assert_complete(finding: &Value, layer: &str) {
 }
 
 /// Lints that need more than an overlay on a base; each has a test of its own.
-const OTHER_LINTS: [&str; 9] = [
+const OTHER_LINTS: [&str; 10] = [
     "archive/manifest",
     "archive/size-limit",
     "config/sudoers",
     "fit/base-digest",
     "fit/changed-beneath",
+    "lean/machine-ram",
     "lean/ram-budget",
     "lean/size-budget",
     "safe/capability",
@@ -626,6 +627,8 @@ fn overlay_over_its_budget_is_reported() {
     assert_eq!(found("{size: 10M, ram: 10M}"), (0, BTreeSet::new()));
     assert_eq!(found("{size: 10k}"), (1, ["lean/size-budget".to_owned()].into()));
     assert_eq!(found("{ram: 300k}"), (1, ["lean/ram-budget".to_owned()].into()));
+    assert_eq!(found("{machine: 256M}"), (0, BTreeSet::new()));
+    assert_eq!(found("{machine: 90M}"), (1, ["lean/machine-ram".to_owned()].into()));
     // The budget does not apply to the base, even if it is checked.
     let (root, overlay) = (base(), Archive::new());
     let pair = Pair::new(&root, &overlay.gzip());
