@@ -326,6 +326,14 @@ impl<'a> CheckContext<'a> {
         }
     }
 
+    /// Returns whether a package contains the file unchanged.
+    pub(super) fn is_packaged(&self, node: &ViewNode) -> Result<bool, PassError> {
+        match self.owning_package(&node.path)? {
+            Some(package) => Ok(package.brought(&self.roots()?.view, node)?),
+            None => Ok(false),
+        }
+    }
+
     /// Adds a finding to review; a note if a package contains the file unchanged: its maintainers
     /// intended it, and the user installed the package.
     pub(super) fn add_unless_packaged(

@@ -20,6 +20,8 @@ pub(super) struct Fault {
     fix: Option<String>,
     /// Paths that are missing or wrong, if the file itself is not at fault.
     causes: Vec<Vec<u8>>,
+    /// Whether it is a note in a file that is unchanged from its package.
+    accepted_in_packages: bool,
 }
 
 impl Fault {
@@ -32,7 +34,14 @@ impl Fault {
             severity: lint.severity,
             fix: None,
             causes: Vec::new(),
+            accepted_in_packages: false,
         }
+    }
+
+    /// Makes the fault a note in a file that is unchanged from its package, if the overlay brings
+    /// the file: the package's maintainers know about it.
+    pub(super) fn accepted_in_packages(self) -> Fault {
+        Fault { accepted_in_packages: true, ..self }
     }
 
     /// Sets the line of the file, counted from 1.
@@ -84,12 +93,18 @@ pub(super) fn report(
         if known.contains(&fault.key()) {
             continue;
         }
-        let layers = match fault.node.layer() >= context.first_checked() {
-            true => vec![context.layer_name(&fault.node).to_owned()],
+        let node = &fault.node;
+        let is_own = node.layer() >= context.first_checked();
+        let layers = match is_own {
+            true => vec![context.layer_name(node).to_owned()],
             false => context.responsible_layers(&fault.causes)?,
         };
-        let finding = Finding::new(fault.lint, "", Some(&fault.node.path), fault.message)
-            .severity(fault.severity)
+        let severity = match is_own && fault.accepted_in_packages {
+            true if context.is_packaged(node)? => Severity::Note,
+            _ => fault.severity,
+        };
+        let finding = Finding::new(fault.lint, "", Some(&node.path), fault.message)
+            .severity(severity)
             .attributed_to(layers);
         let fix = fault.fix.unwrap_or_else(|| fault.lint.fix.to_owned());
         findings.push(Finding { line: fault.line, ..finding.fix(fix) });

@@ -301,3 +301,22 @@ pub(super) static UNIT_SYNTAX: Lint = Lint {
           with other permissions, or at another time.",
     fix: "fix the line; `systemd-analyze verify FILE` prints details",
 };
+
+pub(super) static SOCKET: Lint = Lint {
+    name: "works/socket",
+    severity: Severity::Warning,
+    summary: "a socket without a program",
+    why: "A program that ran when the overlay was built created the socket. On the machine nothing \
+          listens: connections are refused, and a server that finds the file may refuse to start. \
+          Sockets belong into /run.",
+    fix: "delete the socket in the last step, or stop the program before the overlay is sealed",
+};
+
+pub(super) static SELINUX: Lint = Lint {
+    name: "works/selinux",
+    severity: Severity::Warning,
+    summary: "files without SELinux labels on a base that enforces SELinux",
+    why: "/etc/selinux/config of the root says `enforcing`. Programs in confined domains cannot read \
+          files without a label, so services and logins fail. cpio archives hold no labels.",
+    fix: "boot with `selinux=0` or `enforcing=0`, or build the overlay as squashfs or tar with labels",
+};

@@ -11,10 +11,13 @@ mod needed;
 mod owners;
 mod pam;
 mod scripts;
+mod selinux;
+mod sockets;
 mod ssh;
 mod units;
 
 use super::Pass;
+use super::faults::report;
 
 use lints::*;
 
@@ -52,8 +55,10 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&MODULE_FILES], run: modules::files },
     Pass { lints: &[&DRIVERS], run: drivers::drivers },
     Pass { lints: &[&OWNER], run: owners::owners },
+    Pass { lints: &[&SOCKET], run: sockets::sockets },
+    Pass { lints: &[&SELINUX], run: selinux::labels },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
-    Pass { lints: &[&PAM_MODULE], run: pam::modules },
+    Pass { lints: &[&PAM_MODULE], run: |context, findings| report(context, findings, pam::survey) },
 ];
 
 /// Returns whether a path belongs to another root inside this one, such as a container, or to test

@@ -3,56 +3,40 @@
 use std::collections::BTreeSet;
 
 use super::lints::PAM_MODULE;
-use crate::check::context::{CheckContext, Roots, read_text, resolve};
-use crate::check::{Finding, Findings, PassError, Severity};
+use crate::check::context::{read_text, resolve};
+use crate::check::faults::Fault;
+use crate::check::{PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, join};
 use crate::text::escape::escape;
 
+const RULES_DIRS: [&[u8]; 2] = [b"etc/pam.d", b"usr/lib/pam.d"];
 const LIBRARIES: [&[u8]; 6] = [b"lib", b"lib32", b"lib64", b"usr/lib", b"usr/lib32", b"usr/lib64"];
 
-pub(super) fn modules(
-    context: &CheckContext<'_>,
-    findings: &mut Findings<'_>,
-) -> Result<(), PassError> {
-    let Roots { view, lower } = context.roots()?;
-    let rules = context.difference()?.overlaid.iter().map(|entry| &entry.node);
-    let mut rules = rules.filter(|node| node.is_file() && is_rules_file(&node.path)).peekable();
-    if rules.peek().is_none() {
-        return Ok(());
-    }
+/// Finds rules of missing modules. Rules of a base whose module an overlay removes count too.
+pub(super) fn survey(view: &StackView, faults: &mut Vec<Fault>) -> Result<(), PassError> {
     let Some(installed) = installed_modules(view)? else { return Ok(()) };
-    let before = lower.as_ref().map(installed_modules).transpose()?.flatten().unwrap_or_default();
-    for node in rules {
-        let path = String::from_utf8_lossy(&node.path);
-        // Modules that the lower file names too, and that are missing there, are not reported.
-        let old = match lower {
-            Some(lower) => read_text(lower, &path)?,
-            None => String::new(),
-        };
-        let old: BTreeSet<&str> = old.lines().filter_map(rule).map(|(name, _)| name).collect();
-        for (name, severity) in read_text(view, &path)?.lines().filter_map(rule) {
-            let is_there = match name.strip_prefix('/') {
-                Some(path) => resolve(view, path.as_bytes())?.is_some(),
-                None => installed.contains(name.as_bytes()),
-            };
-            if is_there || old.contains(name) && !before.contains(name.as_bytes()) {
-                continue;
+    for dir in RULES_DIRS {
+        let Some(dir) = resolve(view, dir)?.filter(ViewNode::is_dir) else { continue };
+        // PAM does not read names with a dot, such as dpkg's backups.
+        let files = view.children(&dir)?.into_iter();
+        for node in files.filter(|node| node.is_file() && !node.name().contains(&b'.')) {
+            let text = read_text(view, &String::from_utf8_lossy(&node.path))?;
+            let lines = text.lines().enumerate();
+            for (index, (name, severity)) in lines.filter_map(|(i, line)| Some((i, rule(line)?))) {
+                let is_there = match name.strip_prefix('/') {
+                    Some(path) => resolve(view, path.as_bytes())?.is_some(),
+                    None => installed.contains(name.as_bytes()),
+                };
+                if is_there {
+                    continue;
+                }
+                let message = format!("module {} is not installed", escape(name.as_bytes()));
+                let fault = Fault::new(&PAM_MODULE, &node, message).line(index + 1);
+                faults.push(fault.severity(severity).accepted_in_packages());
             }
-            let message = format!("module {} is not installed", escape(name.as_bytes()));
-            let layer = context.layer_name(node);
-            let finding = Finding::new(&PAM_MODULE, layer, Some(&node.path), message);
-            findings.push(finding.severity(severity));
         }
     }
     Ok(())
-}
-
-fn is_rules_file(path: &[u8]) -> bool {
-    [&b"etc/pam.d/"[..], b"usr/lib/pam.d/"].iter().any(|dir| {
-        let name = path.strip_prefix(*dir);
-        // PAM does not read names with a dot, such as dpkg's backups.
-        name.is_some_and(|name| !name.is_empty() && !name.contains(&b'/') && !name.contains(&b'.'))
-    })
 }
 
 /// Returns the module of a rule whose absence can prevent a login, and the severity of that.

@@ -155,8 +155,16 @@ pub(super) fn secrets(
         if content.starts_with(b"\x7fELF") {
             continue;
         }
-        if credentials(path, &content) {
+        // Packages have functions and examples with words such as `psk=`.
+        let has_credentials = credentials(path, &content) && !context.is_packaged(node)?;
+        if has_credentials {
             findings.add(&CREDENTIALS, layer, path, "it contains credentials");
+        } else if credentials(path, &without_comment_marks(&content))
+            && !context.is_packaged(node)?
+        {
+            let message = "it contains credentials in a comment";
+            let finding = Finding::new(&CREDENTIALS, layer, Some(path), message);
+            findings.push(finding.severity(Severity::Warning));
         }
         // Keys in documentation and tests are examples; byte code has a source file.
         if path.starts_with(b"usr/share/doc/") || path.ends_with(b".pyc") || is_test(path) {
@@ -175,8 +183,38 @@ pub(super) fn secrets(
             let message = format!("it contains what looks like a token of {service}");
             context.add_unless_packaged(&TOKEN, node, message, findings)?;
         }
+        let is_site = SITE_DIRS.iter().any(|dir| path.starts_with(dir))
+            && !path.starts_with(b"var/lib/dpkg/");
+        if is_site && !context.is_packaged(node)? {
+            if has_url_token(&content) {
+                findings.add(&TOKEN, layer, path, "it contains a URL with a token");
+            } else if has_url_password(&content) && !has_credentials {
+                findings.add(&CREDENTIALS, layer, path, "it contains a URL with a password");
+            }
+        }
     }
     Ok(())
+}
+
+/// Directories with the files of a site, in which URLs are searched for passwords and tokens.
+const SITE_DIRS: [&[u8]; 7] =
+    [b"etc/", b"home/", b"opt/", b"root/", b"srv/", b"usr/local/", b"var/lib/"];
+
+/// Words for passwords in examples.
+const EXAMPLES: [&[u8]; 6] = [b"password", b"passwd", b"pass", b"secret", b"changeme", b"pwd"];
+
+/// Returns the content with commented-out lines as lines of their own right, without examples.
+fn without_comment_marks(content: &[u8]) -> Vec<u8> {
+    let uncommented = |line: &[u8]| {
+        let text = line.trim_ascii();
+        let marks = text.iter().take_while(|byte| b"#;".contains(byte)).count();
+        let text = text[marks..].trim_ascii_start();
+        let last = text.rsplit(|byte| b"=: \t\"'".contains(byte)).find(|word| !word.is_empty());
+        let is_example = last
+            .is_some_and(|last| EXAMPLES.iter().any(|example| last.eq_ignore_ascii_case(example)));
+        if is_example { Vec::new() } else { text.to_vec() }
+    };
+    content.split(|&byte| byte == b'\n').map(uncommented).collect::<Vec<_>>().join(&b'\n')
 }
 
 fn is_host_key(path: &[u8]) -> bool {
@@ -259,6 +297,27 @@ fn has_url_password(content: &[u8]) -> bool {
             };
             let colon = rest[..host].iter().position(|&byte| byte == b':');
             colon.is_some_and(|colon| is_secret(&rest[colon + 1..host]))
+        })
+    })
+}
+
+/// Names of parameters whose values are tokens.
+const TOKEN_PARAMETERS: [&[u8]; 6] =
+    [b"token=", b"access_token=", b"private_token=", b"api_key=", b"apikey=", b"auth_token="];
+
+/// Returns whether a URL has a token as a parameter: `https://host/path?token=…`.
+fn has_url_token(content: &[u8]) -> bool {
+    /// Shorter values may be names.
+    const MIN_TOKEN: usize = 16;
+    lines(content).filter(|line| has(line, b"://")).any(|line| {
+        let starts = memchr::memchr2_iter(b'?', b'&', line);
+        starts.map(|at| &line[at + 1..]).any(|parameter| {
+            let value = TOKEN_PARAMETERS.iter().find_map(|name| parameter.strip_prefix(*name));
+            let value = value.unwrap_or_default();
+            let length = value.iter().take_while(|byte| word_or_dash(**byte)).count();
+            let value = &value[..length];
+            let distinct = value.iter().collect::<std::collections::BTreeSet<_>>().len();
+            length >= MIN_TOKEN && distinct > 7 && value.iter().any(u8::is_ascii_digit)
         })
     })
 }

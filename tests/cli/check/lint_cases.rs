@@ -286,6 +286,12 @@ fn works() -> Vec<Case> {
         with("works/unit-refused", unit, |overlay| {
             service(overlay, "[Service]\nType=simple\nExecStop=/usr/bin/demo\n");
         }),
+        with("works/socket", "/var/lib/tool/control", |overlay| {
+            overlay.put("var/lib/tool/control", 0o140755, "");
+        }),
+        with("works/selinux", "/etc/selinux/config", |overlay| {
+            overlay.file("etc/selinux/config", "# x\nSELINUX=enforcing\n");
+        }),
         with("works/unit-cycle", unit, |overlay| {
             let after = "[Unit]\nAfter=demo.service\nBefore=demo.service\n";
             service(overlay, &format!("{after}[Service]\nExecStart=/usr/bin/demo\n"));

@@ -208,6 +208,13 @@ fn missing_pam_modules_are_reported() {
     };
     let found = of(&base, "works/pam-module", put);
     assert_eq!(found, [named("error", "pam_sss.so"), named("warning", "pam_ldap.so")]);
+    // An overlay removes the module of a base's rule.
+    base.file("etc/pam.d/login", "auth required pam_unix.so\n");
+    let removed = of(&base, "works/pam-module", |overlay: &mut Archive| {
+        overlay.whiteout(&format!("{dir}/pam_unix.so"));
+        overlay.file(&format!("{dir}/pam_deny.so"), "");
+    });
+    assert_eq!(removed, ["error /etc/pam.d/login: module pam_unix.so is not installed"]);
     // A root without PAM modules is incomplete.
     assert_eq!(of(&super::base(), "works/pam-module", put), [] as [&str; 0]);
 }

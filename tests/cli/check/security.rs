@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Pair, base, findings};
+use super::{Pair, base, findings, names};
 use crate::support::newc::{Archive, PROGRAM};
 
 const PAM: &str = "auth required pam_unix.so\n";
@@ -189,8 +189,8 @@ fn proxy_password_is_not_printed() {
     let output = pair.check(&["base.cpio", "o.cpio.gz", "--json", "--only", "safe"]);
     assert!(!output.stdout.contains("secret"), "{}", output.stdout);
     let found = findings(&output);
-    assert_eq!(found.len(), 1, "{found:#?}");
-    assert_eq!(found[0]["lint"], "safe/proxy");
+    let lints = names(&found);
+    assert_eq!(lints, ["safe/credentials", "safe/proxy"].map(str::to_owned).into(), "{found:#?}");
 }
 
 #[test]
@@ -216,9 +216,12 @@ fn credentials_files_without_credentials_are_not_reported() {
     let found = found(&base(), |overlay| {
         for (path, content) in [
             ("root/.my.cnf", "[client]\nuser=root\npassword=\n"),
-            ("root/.netrc", "# password a\nmachine a.org login b password <password>\n"),
-            ("etc/apt/auth.conf", "# machine a.org login b password c\n"),
-            ("etc/apt/sources.list", "deb https://b@a.org/ x y\n# deb https://b:c@a.org/ x y\n"),
+            ("root/.netrc", "# password secret\nmachine a.org login b password <password>\n"),
+            ("etc/apt/auth.conf", "# machine a.org login b password changeme\n"),
+            (
+                "etc/apt/sources.list",
+                "deb https://b@a.org/ x y\n# deb https://b:{{ c }}@a.org/ x y\n",
+            ),
             (
                 "etc/apt/sources.list.d/a.list",
                 "deb [arch=amd64] https://a.org/x:y/@z x y\ndeb https://a.org b:c@d\n",
@@ -237,6 +240,32 @@ fn credentials_files_without_credentials_are_not_reported() {
         }
     });
     assert_eq!(found, [] as [&str; 0]);
+}
+
+#[test]
+fn secrets_in_comments_and_urls_are_reported() {
+    let token = "t=x&token=a1b2c3d4e5f6g7h8i9";
+    let reported = found(&base(), |overlay| {
+        for (path, content) in [
+            ("root/.netrc", "# machine a.org login b password hunter2\n".to_owned()),
+            ("etc/wireguard/wg0.conf", ";PrivateKey = abcdefgh\n".to_owned()),
+            ("etc/tool/source", "url: http://b:hunter2@a.org:3128/\n".to_owned()),
+            ("opt/tool/fetch.sh", format!("curl \"https://a.org/x?{token}\"\n")),
+            // Neither is a secret.
+            ("opt/tool/name.sh", "curl https://a.org/x?token=name-of-the-token\n".to_owned()),
+            ("etc/tool/example", "# http://user:password@host\n".to_owned()),
+            ("usr/share/tool/fetch.sh", format!("curl https://a.org/x?{token}\n")),
+        ] {
+            overlay.file(path, content);
+        }
+    });
+    let expected = [
+        "safe/token error /opt/tool/fetch.sh",
+        "safe/credentials error /etc/tool/source",
+        "safe/credentials warning /etc/wireguard/wg0.conf",
+        "safe/credentials warning /root/.netrc",
+    ];
+    assert_eq!(reported, expected);
 }
 
 #[test]

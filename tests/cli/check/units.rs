@@ -247,6 +247,29 @@ fn ordering_cycles_are_reported() {
     assert_eq!(found(&three), cycle("b.service after c.service after b.service"));
     let early = [("a", "Before=sysinit.target")];
     assert_eq!(found(&early), cycle("a.service after sysinit.target after a.service"));
+    // Sockets, timers and paths are ordered before the units that they start, and after
+    // sysinit.target.
+    let triggered = |kind: &str, section: &str| {
+        let mut overlay = Archive::new();
+        let unit = "[Unit]\nBefore=a.{kind}\n[Service]\nExecStart=/usr/bin/demo\n";
+        overlay.file("etc/systemd/system/a.service", unit.replace("{kind}", kind));
+        overlay.file(&format!("etc/systemd/system/a.{kind}"), format!("[{section}]\n"));
+        for name in ["a.service", &format!("a.{kind}")] {
+            let wants = format!("etc/systemd/system/multi-user.target.wants/{name}");
+            overlay.link(&wants, &format!("../{name}"));
+        }
+        let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works/unit-cycle"]);
+        found.iter().map(|f| f["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (kind, section) in [("socket", "Socket"), ("timer", "Timer"), ("path", "Path")] {
+        let mut units = ["a.service".to_owned(), format!("a.{kind}")];
+        units.sort();
+        let [first, second] = &units;
+        let expected = cycle(&format!("{first} after {second} after {first}"));
+        assert_eq!(triggered(kind, section), expected);
+        let other = format!("{section}]\nService=b.service\nUnit=b.service\n[X-Other");
+        assert_eq!(triggered(kind, &other), [] as [&str; 0], "{kind}");
+    }
     // No cycle if one of them is not started, or only one of the relations exists.
     let none = [] as [&str; 0];
     assert_eq!(found(&[("a", "After=b.service"), ("b", "After=a.service")]), none);

@@ -100,31 +100,67 @@ fn order(
 ) -> BTreeMap<usize, BTreeSet<usize>> {
     let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut count = 0;
+    let mut add = |late: usize, early: usize| {
+        if late != early && after.entry(late).or_default().insert(early) {
+            count += 1;
+        }
+        count <= MAX_RELATIONS
+    };
+    let find = |name: &str| indices.get(name).copied().filter(|other| started.contains(other));
     for &one in started {
         let unit = all[one];
-        let implied = unit.kind() == "service"
-            && !matches!(
-                unit.value("Unit", "DefaultDependencies"),
-                Some("no" | "false" | "off" | "0" | "n" | "f")
-            );
-        let implied = if implied { "sysinit.target basic.target" } else { "" };
+        let (implied_after, implied_before) = implied(unit);
         let values = |key| unit.values("Unit", key).into_iter().map(|(_, value)| value);
-        let later = values("After").chain([implied]).map(|value| (value, true));
-        for (value, is_later) in later.chain(values("Before").map(|value| (value, false))) {
-            for name in value.split_whitespace() {
-                let Some(other) = indices.get(name).filter(|other| started.contains(other)) else {
-                    continue;
-                };
-                let (late, early) = if is_later { (one, *other) } else { (*other, one) };
-                if late != early && after.entry(late).or_default().insert(early) {
-                    count += 1;
-                }
-                if count > MAX_RELATIONS {
+        let later = values("After").chain(implied_after).map(|value| (value, true));
+        let earlier = values("Before").chain(implied_before).map(|value| (value, false));
+        for (value, is_later) in later.chain(earlier) {
+            for other in value.split_whitespace().filter_map(find) {
+                let (late, early) = if is_later { (one, other) } else { (other, one) };
+                if !add(late, early) {
                     return BTreeMap::new();
                 }
+            }
+        }
+        for other in triggered(unit).iter().filter_map(|name| find(name)) {
+            if !add(other, one) {
+                return BTreeMap::new();
             }
         }
     }
     after.retain(|_, others| !others.is_empty());
     after
+}
+
+/// Returns the units that systemd orders a unit after and before by default
+/// (`DefaultDependencies=`).
+fn implied(unit: &Unit) -> (Option<&'static str>, Option<&'static str>) {
+    let is_off = unit
+        .value("Unit", "DefaultDependencies")
+        .is_some_and(|value| ["no", "false", "off", "0", "n", "f"].contains(&value));
+    match unit.kind() {
+        _ if is_off => (None, None),
+        "service" => (Some("sysinit.target basic.target"), None),
+        "socket" => (Some("sysinit.target"), Some("sockets.target")),
+        "timer" => (Some("sysinit.target"), Some("timers.target")),
+        "path" => (Some("sysinit.target"), Some("paths.target")),
+        _ => (None, None),
+    }
+}
+
+/// Returns the units that a socket, timer or path starts: it is ordered before them.
+fn triggered(unit: &Unit) -> Vec<String> {
+    let (section, key) = match unit.kind() {
+        "socket" => ("Socket", "Service"),
+        "timer" => ("Timer", "Unit"),
+        "path" => ("Path", "Unit"),
+        _ => return Vec::new(),
+    };
+    if let Some(named) = unit.value(section, key) {
+        return vec![named.to_owned()];
+    }
+    let stem = unit.name.rsplit_once('.').map_or(&*unit.name, |(stem, _)| stem);
+    match unit.is_true(section, "Accept") {
+        true => Vec::new(),
+        false => vec![format!("{stem}.service")],
+    }
 }
