@@ -1,8 +1,11 @@
 //! Settings of `overcoat check` in image and project files: suppressions and budgets. The names of
 //! lints are not checked here.
 
+use std::path::{Path, PathBuf};
+
 use super::values::size;
 use crate::config::error::Mistake;
+use crate::config::join;
 use crate::config::{Fields, YamlNode};
 use crate::glob::Pattern;
 
@@ -17,6 +20,8 @@ pub struct CheckSettings {
     pub ram: Option<u64>,
     /// Memory of the smallest machine that boots the image, in bytes.
     pub machine: Option<u64>,
+    /// Files and directories of tests.
+    pub tests: Vec<PathBuf>,
 }
 
 /// A suppression of findings.
@@ -31,14 +36,17 @@ pub struct Skip {
 }
 
 impl CheckSettings {
-    pub(super) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
+    pub(super) fn parse(node: Option<&YamlNode>, folder: &Path) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
         let fields = Fields::new(node, "settings of checks")?;
         let skip = match fields.get("skip") {
             Some(node) => node.list()?.iter().map(Skip::parse).collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
-        let mut check = Self { skip, ..Self::default() };
+        let tests = fields.get("tests").map_or(Ok(&[][..]), YamlNode::list)?.iter();
+        let tests = tests.map(|node| Ok(join(folder, node.text("the path of tests")?)));
+        let tests = tests.collect::<Result<_, Box<Mistake>>>()?;
+        let mut check = Self { skip, tests, ..Self::default() };
         if let Some(node) = fields.get("budget") {
             let budget = Fields::new(node, "a budget")?;
             check.size = budget.get("size").map(size).transpose()?;
@@ -53,8 +61,10 @@ impl CheckSettings {
     /// Adds the settings for all images. Budgets of the image take precedence.
     pub(super) fn merged_with(self, all: &CheckSettings) -> CheckSettings {
         let skip = self.skip.into_iter().chain(all.skip.iter().cloned()).collect();
+        let tests = self.tests.into_iter().chain(all.tests.iter().cloned()).collect();
         CheckSettings {
             skip,
+            tests,
             size: self.size.or(all.size),
             ram: self.ram.or(all.ram),
             machine: self.machine.or(all.machine),

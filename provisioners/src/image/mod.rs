@@ -103,7 +103,7 @@ impl Image {
         let fields = Fields::new(node, "an image")?;
         let defaults = CommonSettings::default();
         let all = context.project.map_or(&defaults, |project| &project.globals.settings);
-        let own = CommonSettings::parse(&fields)?;
+        let own = CommonSettings::parse(&fields, folder)?;
         let mut named = provisioners(fields.get("provisioner"), folder)?;
         let mut variables = DeclaredVariables::parse(fields.get("variables"))?;
         let config_node = fields.get("config_file");
@@ -159,6 +159,11 @@ impl Image {
     /// Rejects variables of the image that none of its provisioners declares.
     pub(crate) fn check_variables(&self, provisioners: &[&Variables]) -> Result<(), Box<Mistake>> {
         self.variables.check_against(provisioners)
+    }
+
+    /// Returns the variables of a provisioner with the values of the image.
+    pub(crate) fn variables_over(&self, defaults: &Variables) -> Variables {
+        self.variables.over(defaults)
     }
 
     /// Adds variables. The image's own take precedence.

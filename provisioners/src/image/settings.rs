@@ -49,7 +49,7 @@ pub(crate) struct CommonSettings {
 }
 
 impl CommonSettings {
-    pub(crate) fn parse(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(fields: &Fields<'_>, folder: &Path) -> Result<Self, Box<Mistake>> {
         let network = [("host", Network::Host), ("none", Network::None)];
         Ok(Self {
             network: fields.get("network").map(|n| keyword(n, &network)).transpose()?,
@@ -58,7 +58,7 @@ impl CommonSettings {
             source_date_epoch: fields.get("source_date_epoch").map(epoch).transpose()?,
             keep: fields.get("keep").map(keep).transpose()?,
             cleanup: CleanupSettings::parse(fields.get("cleanup"))?,
-            check: CheckSettings::parse(fields.get("check"))?,
+            check: CheckSettings::parse(fields.get("check"), folder)?,
         })
     }
 }

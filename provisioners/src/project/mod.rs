@@ -82,7 +82,7 @@ impl Project {
         let globals = ProjectSettings {
             output: fields.path("output", folder)?.unwrap_or_else(|| join(folder, "build")),
             archive: ArchiveSettings::parse(&fields, folder)?,
-            settings: CommonSettings::parse(&fields)?,
+            settings: CommonSettings::parse(&fields, folder)?,
         };
         let variables = DeclaredVariables::parse(fields.get("variables"))?;
         let help = "write `images:`, and below it the name and keys of each image";

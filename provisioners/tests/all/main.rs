@@ -5,6 +5,7 @@ mod cleanup;
 mod common;
 mod conditions;
 mod debian;
+mod image_tests;
 mod inputs;
 mod library;
 mod mistakes;
