@@ -8,6 +8,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod console;
+pub(crate) mod image_tests;
 pub(crate) mod kvm;
 pub(crate) mod phase;
 pub(crate) mod qemu;

@@ -17,7 +17,10 @@ pub(super) fn parse(
     node: &YamlNode,
     fields: &Fields<'_>,
 ) -> Result<(String, String, bool), Box<Mistake>> {
-    let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| node.get(kind).is_some()).collect();
+    // A file has a group, too.
+    let is_kind =
+        |kind: &&str| node.get(kind).is_some() && (*kind != "group" || node.get("file").is_none());
+    let kinds: Vec<&str> = KINDS.into_iter().filter(is_kind).collect();
     let help = format!("write one of the keys {}", KINDS.join(", "));
     let kind = match kinds[..] {
         [kind] => kind,

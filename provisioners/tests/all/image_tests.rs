@@ -82,11 +82,21 @@ fn expectations_pass_or_say_what_differs() {
     let file = dir.path().join("x");
     fs::write(&file, "server = a.org\nit's 5\n").unwrap();
     std::os::unix::fs::symlink("x", dir.path().join("link")).unwrap();
-    let me = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let me = |option: &str| {
+        let output = Command::new("id").arg(option).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (x, link, none) = (path("x"), path("link"), path("none"));
     let cases = [
-        (format!("{{file: {x}, mode: \"0644\", owner: {}, type: file}}", me.trim()), ""),
+        (
+            format!(
+                "{{file: {x}, mode: \"0644\", owner: {0}, group: {1}, type: file}}",
+                me("-un"),
+                me("-gn")
+            ),
+            "",
+        ),
         (
             format!("{{file: {x}, contains: [\"server = \", \"it's\"], matches: \"^it.*[0-9]$\"}}"),
             "",

@@ -12,16 +12,18 @@ use clap::{Args as ClapArgs, ValueEnum};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
-use provisioners::Project;
+use provisioners::{ImageTest, Project};
 use serde_json::{Value, json};
 
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::project_images::{self, ProjectOption};
+use crate::cli::ui::test_report;
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 use crate::text::size::size_text;
+use crate::vm::image_tests::{self, TestResults};
 use crate::vm::kvm;
 use crate::vm::phase::Phase;
 use crate::vm::qemu::Accelerator;
@@ -64,6 +66,17 @@ pub(crate) struct Args {
     /// overcoat exits with the command's exit code.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["shell", "until"])]
     run: Option<String>,
+
+    /// Run the tests of the images in the machine once it is up, and print the results as TAP
+    ///
+    /// These are the tests of their provisioners and of `check: tests:` that need a booted machine.
+    /// The exit code is 1 if one fails.
+    #[arg(long, conflicts_with_all = ["run", "shell", "until"])]
+    check: bool,
+
+    /// Write the results of --check to this file, in JUnit's format
+    #[arg(long, value_name = "FILE", requires = "check")]
+    junit: Option<PathBuf>,
 
     /// Wait for this text on the console instead of the boot agent
     ///
@@ -122,6 +135,7 @@ enum AcceleratorArg {
 
 pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let parts = parts(args)?;
+    let tests = if args.check { booted_tests(args, &parts)? } else { Vec::new() };
     let signals = Signals::take()?;
     let options = BootOptions {
         accelerator: args.accelerator.map(|which| match which {
@@ -133,7 +147,10 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         time_out: Duration::from_secs(args.time_out),
         command_time_out: args.run_time_out.map(Duration::from_secs),
         until: args.until.clone(),
-        command: args.run.clone(),
+        command: match args.check {
+            true => Some(image_tests::script(&tests)),
+            false => args.run.clone(),
+        },
         keyboard: args.shell,
         // An initrd of the user may not accept the extra overlay of the agent, which logs in.
         log_in: args.shell && args.initrd.is_none(),
@@ -145,6 +162,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         signals: &signals,
         output: Vec::new(),
         truncated: false,
+        results: args.check.then(|| TestResults::new(tests.len())),
         interrupted: Cell::new(None),
     };
     if args.shell {
@@ -171,8 +189,25 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         Some(signal) => return Err(CommandError::signal(signal)),
         None => {}
     }
+    if let Some(results) = &reporter.results {
+        if let Some(file) = &args.junit {
+            let name = parts.overlays.last().unwrap_or(&parts.base).file_stem();
+            let suite = name.unwrap_or_default().to_string_lossy();
+            let junit = test_report::junit(&suite, &tests, results.results());
+            std::fs::write(file, junit).map_err(|source| {
+                CommandError::system(format!("cannot write {}", file.display()), source)
+            })?;
+        }
+        if !args.json && report.failed.is_none() {
+            ui.print(test_report::tap(&tests, results.results()).trim_end())?;
+        }
+    }
     if args.json {
-        ui.print(&to_json(&report, args.run.is_some().then_some(&reporter)).to_string())?;
+        let mut value = to_json(&report, args.run.is_some().then_some(&reporter));
+        if let Some(results) = &reporter.results {
+            value["tests"] = test_report::json(&tests, results.results());
+        }
+        ui.print(&value.to_string())?;
     } else if !args.shell || report.failed.is_some() {
         print_summary(ui, &report, args.until.as_deref());
     }
@@ -188,8 +223,32 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         };
         return Err(CommandError::new(ErrorKind::Failed, text));
     }
+    if let Some(results) = &reporter.results {
+        return Ok(ExitCode::from(u8::from(!results.passed())));
+    }
     let code = report.code.unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
+}
+
+/// Returns the tests of the booted images that need a machine.
+fn booted_tests(args: &Args, parts: &MachineFiles) -> Result<Vec<ImageTest>, CommandError> {
+    let named: &[String] = match args.what.first() {
+        Some(first) if is_overlay(args, Path::new(first)) => &[],
+        _ => &args.what,
+    };
+    let Some((project, _)) = project_images::find(named, args.project.file())? else {
+        return Err(CommandError::user("--check: name images of a project"));
+    };
+    let files: Vec<PathBuf> = [&parts.base].into_iter().chain(&parts.overlays).cloned().collect();
+    let mut tests = project_images::tests_of(&project, &files)?;
+    tests.retain(|test| test.booted);
+    match tests.is_empty() {
+        false => Ok(tests),
+        true => Err(CommandError::user(
+            "--check: the images have no tests for a booted machine; write them to tests/ of a \
+             provisioner",
+        )),
+    }
 }
 
 /// Determines the files to boot from the command line and the project.
@@ -325,6 +384,8 @@ struct BootReporter<'a> {
     output: Vec<u8>,
     /// Whether `output` is incomplete because it exceeded [`MAX_JSON_OUTPUT_BYTES`].
     truncated: bool,
+    /// The results of `--check`.
+    results: Option<TestResults>,
     /// The signal that interrupted blocked output, if any; SIGPIPE if the pipe was closed.
     interrupted: Cell<Option<Signal>>,
 }
@@ -360,7 +421,9 @@ impl BootObserver for BootReporter<'_> {
     }
 
     fn output(&mut self, bytes: &[u8], end: Option<Instant>) {
-        if !self.args.json {
+        if let Some(results) = &mut self.results {
+            results.take(bytes);
+        } else if !self.args.json {
             self.write(std::io::stdout(), bytes, true, end);
         } else if self.output.len() + bytes.len() <= MAX_JSON_OUTPUT_BYTES {
             self.output.extend_from_slice(bytes);

@@ -16,6 +16,7 @@ pub(crate) mod project_images;
 pub(crate) mod reporter;
 pub(crate) mod status;
 pub(crate) mod stdout;
+pub(crate) mod test_report;
 
 /// Where commands print: status lines to standard error, data to standard output. Clones print to
 /// the same place.

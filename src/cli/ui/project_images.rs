@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use provisioners::Project;
 use provisioners::image::{ImageLocation, preferred_layer};
 use provisioners::project::{FILE_NAME, Member};
+use provisioners::{ImageTest, Project};
 
 use crate::build::is_same_file;
 use crate::cli::ui::error::CommandError;
@@ -190,6 +190,23 @@ fn layers_of(member: &Member) -> Result<Vec<PathBuf>, CommandError> {
     Ok(lower.into_iter().chain([own.clone()]).collect())
 }
 
+/// Returns the tests of the project's images that make these files, in the order of the files.
+pub(crate) fn tests_of(
+    project: &Project,
+    files: &[PathBuf],
+) -> Result<Vec<ImageTest>, CommandError> {
+    let mut tests = Vec::new();
+    for file in files {
+        let makes = |member: &&Member| {
+            member.image.outputs.iter().any(|(output, _)| is_same_image(output, file))
+        };
+        if let Some(member) = project.images().iter().find(makes) {
+            tests.extend(member.image.tests()?);
+        }
+    }
+    Ok(tests)
+}
+
 /// Returns the image that makes the first of the files that does not exist, if there is one.
 pub(crate) fn unbuilt<'a>(project: &'a Project, files: &[PathBuf]) -> Option<&'a Member> {
     let missing = files.iter().filter(|file| !ImageLocation::of(file).file.exists());
@@ -272,7 +289,7 @@ pub(crate) fn stack(
 }
 
 /// Returns whether two paths refer to the same image.
-fn is_same_image(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same_image(one: &Path, other: &Path) -> bool {
     let (one, other) = (ImageLocation::of(one), ImageLocation::of(other));
     one.offset == other.offset && (one.file == other.file || is_same_file(&one.file, &other.file))
 }
