@@ -15,7 +15,7 @@ pub(crate) mod page;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use crate::check::{self, CheckError, CheckReport, CheckRequest};
+use crate::check::{self, CheckError, CheckReport, CheckRequest, LintSelection};
 use crate::text::escape::escape;
 pub(crate) use crate::text::escape::plain;
 
@@ -33,13 +33,17 @@ pub(crate) fn shown(path: &[u8]) -> Cow<'_, str> {
 ///
 /// # Errors
 /// Fails if an image cannot be read.
-pub(crate) fn check_images(images: &[PathBuf]) -> Result<CheckReport, CheckError> {
+pub(crate) fn check_images(
+    images: &[PathBuf],
+    selection: &LintSelection,
+) -> Result<CheckReport, CheckError> {
     let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let lower_layers = usize::from(images.len() > 1);
     check::check(&CheckRequest {
         name,
         images: images.to_vec(),
         lower_layers,
+        selection: selection.clone(),
         ..CheckRequest::default()
     })
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fs_model::stack::LowerInode;
 use fs_model::tree::Follow;
 
-use crate::check::CheckReport;
+use crate::check::{CheckReport, LintSelection};
 use crate::image::diff::text::{self, TextComparison};
 use crate::image::diff::{ChangeKind, Diff, DiffOptions, PathChange};
 use crate::image::view::accounts::Accounts;
@@ -42,6 +42,8 @@ pub(crate) struct InspectedStack {
     /// The images' file names, as text.
     pub(crate) names: Vec<String>,
     pub(crate) accounts: Accounts,
+    /// The lints of the check, with the project's suppressions.
+    pub(crate) selection: LintSelection,
 }
 
 impl InspectedStack {
@@ -143,7 +145,7 @@ impl InspectJob {
                 |error| failed("read the package database", &error),
                 JobResult::PackageOwners,
             ),
-            InspectJob::Check => match check_images(&subject.images) {
+            InspectJob::Check => match check_images(&subject.images, &subject.selection) {
                 Ok(report) => JobResult::Checked(Box::new(report)),
                 Err(error) => failed("check", &error),
             },

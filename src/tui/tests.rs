@@ -11,6 +11,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::app::{App, KeyAction, Page};
 use super::draw::{TerminalStyle, draw};
 use super::gather::InspectedStack;
+use crate::check::LintSelection;
 use crate::image::view::StackView;
 use crate::image::view::accounts::Accounts;
 
@@ -42,7 +43,9 @@ impl Screens {
         let base = view.lowest(1).unwrap();
         let accounts = Accounts::read(&view).unwrap();
         let names = vec!["base".to_owned(), "over".to_owned()];
-        let subject = InspectedStack { view, base, images: images.to_vec(), names, accounts };
+        let images = images.to_vec();
+        let selection = LintSelection::default();
+        let subject = InspectedStack { view, base, images, names, accounts, selection };
         let app = App::new(Arc::new(subject), false).unwrap();
         Screens { _folder: folder, app }
     }

@@ -74,6 +74,38 @@ fn machine_boots_through_the_firmware_and_runs_a_command() {
 }
 
 #[test]
+fn tests_of_a_provisioner_run_in_the_machine_and_failed_ones_are_named() {
+    let machine = Machine::new();
+    let site = &machine.site;
+    site.system();
+    let stage = &site.stage;
+    stage.write("checked/tested/provisioner.yml", "variables: {word: it's}\nfiles: files\n");
+    stage.write("checked/tested/files/etc/x", "");
+    stage.write("checked/tested/tests/up.yml", "- {service: multi-user.target, running: true}\n");
+    stage.write("checked/tested/tests/booted/word.sh", "[ \"$OVERCOAT_VAR_word\" = \"it's\" ]\n");
+    stage.write("checked/site.yml", "- {name: never, command: echo why; false, booted: true}\n");
+    let project = format!(
+        "images:\n  system:\n    base: {}\n    provisioner: tested\n    format: cpio.zst\n    \
+         output: {}\n    check: {{tests: [site.yml]}}\n",
+        stage.debian().display(),
+        site.artifact("system.cpio.zst").display()
+    );
+    let project = stage.write("checked/overcoat.yml", project);
+    let junit = stage.out(Who::Unprivileged).join("junit.xml");
+    let options =
+        ["--check", "--project", project.to_str().unwrap(), "--junit", junit.to_str().unwrap()];
+    let expected = "TAP version 14\n1..3\nok 1 - tested: word\n\
+                    ok 2 - tested: service multi-user.target\nnot ok 3 - project: never\n";
+    let report = machine.boot(&["system.cpio.zst"], &options).code(1).text();
+    assert!(report.starts_with(expected), "{report}");
+    assert!(report.contains("site.yml:1") && report.contains("    why\n"), "{report}");
+    let junit = std::fs::read_to_string(&junit).unwrap();
+    assert!(junit.contains("tests=\"3\" failures=\"1\""), "{junit}");
+    stage.write("checked/site.yml", "- {port: 1, listening: false}\n");
+    machine.boot(&["system.cpio.zst"], &options[..3]).ok();
+}
+
+#[test]
 fn failed_boot_is_reported_with_phase_and_reason() {
     let machine = Machine::new();
     let site = &machine.site;

@@ -21,6 +21,7 @@ use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::project_images::{self, ProjectOption};
 use crate::cli::ui::test_report;
 use crate::sandbox::Signals;
+use crate::seal::{Output, output};
 use crate::serve::Catalogue;
 use crate::text::size::size_text;
 use crate::vm::image_tests::{self, TestResults};
@@ -136,6 +137,8 @@ enum AcceleratorArg {
 pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let parts = parts(args)?;
     let tests = if args.check { booted_tests(args, &parts)? } else { Vec::new() };
+    // Opened first, so that errors are reported before the boot.
+    let junit = args.junit.as_deref().map(Output::file).transpose()?;
     let signals = Signals::take()?;
     let options = BootOptions {
         accelerator: args.accelerator.map(|which| match which {
@@ -190,13 +193,12 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         None => {}
     }
     if let Some(results) = &reporter.results {
-        if let Some(file) = &args.junit {
+        if let Some(mut file) = junit {
             let name = parts.overlays.last().unwrap_or(&parts.base).file_stem();
             let suite = name.unwrap_or_default().to_string_lossy();
             let junit = test_report::junit(&suite, &tests, results.results());
-            std::fs::write(file, junit).map_err(|source| {
-                CommandError::system(format!("cannot write {}", file.display()), source)
-            })?;
+            file.write_all(junit.as_bytes())?;
+            output::commit(vec![file])?;
         }
         if !args.json && report.failed.is_none() {
             ui.print(test_report::tap(&tests, results.results()).trim_end())?;

@@ -133,7 +133,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         return list(ui, args);
     }
     if let Some(name) = &args.explain {
-        return explain(ui, name);
+        return explain(ui, name, args.json);
     }
     let Requests { requests, not_checked } = requests(args)?;
     for (_, reason) in &not_checked {
@@ -174,16 +174,8 @@ fn list(ui: &Ui, args: &Args) -> CommandResult {
     let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
-        let each = wanted.iter().map(|lint| {
-            json!({
-                "name": lint.name,
-                "severity": lint.severity,
-                "summary": lint.summary,
-                "why": lint.why,
-                "fix": lint.fix,
-            })
-        });
-        let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
+        let each: Vec<_> = wanted.iter().map(|lint| lint_json(lint)).collect();
+        let value = json!({ "schema": 2, "lints": each });
         ui.print(&value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -200,12 +192,28 @@ fn list(ui: &Ui, args: &Args) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(ui: &Ui, name: &str) -> CommandResult {
+fn lint_json(lint: &Lint) -> serde_json::Value {
+    json!({
+        "name": lint.name,
+        "severity": lint.severity,
+        "summary": lint.summary,
+        "why": lint.why,
+        "fix": lint.fix,
+    })
+}
+
+fn explain(ui: &Ui, name: &str, as_json: bool) -> CommandResult {
     // Fails with a suggestion if there is no such lint.
     LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
         return Err(CommandError::user(format!("`{name}` is a group: give one of its lints")));
     };
+    if as_json {
+        let mut value = lint_json(lint);
+        value["schema"] = 2.into();
+        ui.print(&value.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     ui.print(&format!(
         "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
         lint.name,
@@ -263,6 +271,8 @@ fn requests(args: &Args) -> Result<Requests, CommandError> {
         args.offset.apply(&mut images);
         let lower_layers = usize::from(!args.whole && images.len() > 1);
         let name = args.what.last().cloned().unwrap_or_default();
+        let suppressions = project_images::suppressions_of(&images, args.project.file())?;
+        let request = CheckRequest { selection: args.selection(suppressions)?, ..request };
         return Ok(vec![CheckRequest { name, images, lower_layers, ..request }].into());
     }
     args.offset.reject("in a project")?;
@@ -317,7 +327,9 @@ fn mixed_request(args: &Args, request: &CheckRequest) -> Result<Requests, Comman
     let images = project_images::stack(&words, project.as_ref())?;
     let lower_layers = usize::from(!args.whole && images.len() > 1);
     let name = args.what.last().cloned().unwrap_or_default();
-    Ok(vec![CheckRequest { name, images, lower_layers, ..request.clone() }].into())
+    let suppressions = project_images::suppressions_of(&images, args.project.file())?;
+    let selection = args.selection(suppressions)?;
+    Ok(vec![CheckRequest { name, images, lower_layers, selection, ..request.clone() }].into())
 }
 
 /// Returns the check of an overlay over another base. From `all`, it includes the lower overlays
@@ -355,12 +367,7 @@ fn project_request(
     // The initrd is checked once, with the base, for all images that boot with it.
     let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
     let check = &member.image.check;
-    let suppressions = check.skip.iter().map(|skip| Suppression {
-        lint: skip.lint.clone(),
-        path: skip.path.clone(),
-        reason: skip.reason.clone(),
-    });
-    let selection = args.selection(suppressions.collect()).map_err(|error| {
+    let selection = args.selection(project_images::suppressions(member)).map_err(|error| {
         CommandError::user(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
     Ok(CheckRequest {

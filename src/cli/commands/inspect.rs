@@ -9,9 +9,11 @@ use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
 use crate::build::reject_layers;
+use crate::check::LintSelection;
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::StackOptions;
+use crate::cli::ui::project_images;
 use crate::cli::ui::stdout::wants_colours;
 use crate::image::open::{ImageFile, OpenedLayers};
 use crate::image::view::StackView;
@@ -67,10 +69,12 @@ fn write_page(
     images: &[PathBuf],
     output: Output,
 ) -> CommandResult {
+    let selection = selection(args, images)?;
     let digests = layers.digest()?;
     let view = StackView::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {
-        let check = (!args.no_check).then(|| scope.spawn(|| report::check_images(images)));
+        let check =
+            (!args.no_check).then(|| scope.spawn(|| report::check_images(images, &selection)));
         let model = Model::new(&view);
         (model, check.map(|check| check.join().unwrap_or_else(|panic| resume_unwind(panic))))
     });
@@ -98,6 +102,12 @@ fn write_page(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the lints of the check, with the suppressions of the project that makes the images.
+fn selection(args: &Args, images: &[PathBuf]) -> Result<LintSelection, CommandError> {
+    let suppressions = project_images::suppressions_of(images, args.stack.project_file())?;
+    Ok(LintSelection::new(Vec::new(), Vec::new(), suppressions)?)
+}
+
 /// Shows the stack in the terminal.
 fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
@@ -116,7 +126,8 @@ fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     let names = images.iter().map(name).collect();
     let look =
         TerminalStyle { colour: wants_colours(&std::io::stdout()), unicode: is_utf8_locale() };
-    let subject = InspectedStack { view, base, images, names, accounts };
+    let selection = selection(args, &images)?;
+    let subject = InspectedStack { view, base, images, names, accounts, selection };
     match crate::tui::screen::run(subject, !args.no_check, look)? {
         Some(signal) => Err(CommandError::signal(signal as i32)),
         None => Ok(ExitCode::SUCCESS),

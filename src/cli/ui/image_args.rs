@@ -59,6 +59,11 @@ pub(crate) struct StackOptions {
 }
 
 impl StackOptions {
+    /// Returns the project file that was given.
+    pub(crate) fn project_file(&self) -> Option<&Path> {
+        self.project.file()
+    }
+
     /// Returns the project that has the images `words`, if one of them may be a name.
     pub(crate) fn project(&self, words: &[PathBuf]) -> Result<Option<Project>, CommandError> {
         self.project.for_images(words)

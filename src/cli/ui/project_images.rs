@@ -14,6 +14,7 @@ use provisioners::project::{FILE_NAME, Member};
 use provisioners::{ImageTest, Project};
 
 use crate::build::is_same_file;
+use crate::check::Suppression;
 use crate::cli::ui::error::CommandError;
 
 /// The option `--project`.
@@ -205,6 +206,36 @@ pub(crate) fn tests_of(
         }
     }
     Ok(tests)
+}
+
+/// Returns the suppressions of the image that makes the topmost of these files, of the project
+/// `file` or the nearest one; none if no image makes it.
+pub(crate) fn suppressions_of(
+    images: &[PathBuf],
+    file: Option<&Path>,
+) -> Result<Vec<Suppression>, CommandError> {
+    let Some(top) = images.last() else { return Ok(Vec::new()) };
+    // Images by path need no project, so mistakes in the nearest one are not theirs.
+    let project = match file {
+        Some(file) => Some(load(file)?),
+        None => nearest().ok().flatten(),
+    };
+    let Some(project) = project else { return Ok(Vec::new()) };
+    let makes =
+        |member: &&Member| member.image.outputs.iter().any(|(file, _)| is_same_image(file, top));
+    Ok(project.images().iter().find(makes).map(suppressions).unwrap_or_default())
+}
+
+/// Returns the suppressions in the settings of an image.
+pub(crate) fn suppressions(member: &Member) -> Vec<Suppression> {
+    let skips = member.image.check.skip.iter();
+    skips
+        .map(|skip| Suppression {
+            lint: skip.lint.clone(),
+            path: skip.path.clone(),
+            reason: skip.reason.clone(),
+        })
+        .collect()
 }
 
 /// Returns the image that makes the first of the files that does not exist, if there is one.
