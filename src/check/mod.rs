@@ -35,6 +35,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -425,9 +426,9 @@ impl<'a> Check<'a> {
     }
 
     /// Returns the commands with which the image's own programs check it, or the reason why there
-    /// are none.
-    pub(crate) fn validators(&self) -> Result<ValidatorPlan, String> {
-        validators::plan(&self.context, &self.context.request.selection).map_err(reason_of)
+    /// are none. `limit` replaces their time limits.
+    pub(crate) fn validators(&self, limit: Option<Duration>) -> Result<ValidatorPlan, String> {
+        validators::plan(&self.context, &self.context.request.selection, limit).map_err(reason_of)
     }
 
     /// Returns the commands for the lower layers, according to the outputs of `plan`.

@@ -128,6 +128,7 @@ mod tests {
             gid: 7,
             groups: vec![1, 2],
             session: SpawnSession::Terminal,
+            limits: None,
         }
     }
 

@@ -10,6 +10,7 @@
 mod execute;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fs_model::tree::XattrSupport;
 
@@ -40,8 +41,13 @@ impl From<SandboxError> for ValidateError {
     }
 }
 
-/// Selects the privilege for a root with owners up to this one.
-pub(crate) type SelectPrivilege<'a> = &'a dyn Fn(u32) -> Result<Privilege, SandboxError>;
+/// How validators run.
+pub(crate) struct ValidateOptions<'a> {
+    /// Selects the privilege for a root with owners up to this one.
+    pub(crate) select: &'a dyn Fn(u32) -> Result<Privilege, SandboxError>,
+    /// Maximum time of each validator, instead of its own.
+    pub(crate) limit: Option<Duration>,
+}
 
 /// Runs the validators of the images `images`, of which the first `lower_layers` are not checked,
 /// and gives their results to `check`. Call it before starting threads.
@@ -53,9 +59,9 @@ pub(crate) fn validate(
     check: &mut Check<'_>,
     images: &[PathBuf],
     lower_layers: usize,
-    select: SelectPrivilege<'_>,
+    options: &ValidateOptions<'_>,
 ) -> Result<(), ValidateError> {
-    let validation = match results(check, images, lower_layers, select) {
+    let validation = match results(check, images, lower_layers, options) {
         Ok(validation) => validation,
         Err(ValidateError::Interrupted(signal)) => return Err(ValidateError::Interrupted(signal)),
         Err(ValidateError::Root(error)) => Validation::Unavailable(describe(&error)),
@@ -68,18 +74,18 @@ fn results(
     check: &Check<'_>,
     images: &[PathBuf],
     lower_layers: usize,
-    select: SelectPrivilege<'_>,
+    options: &ValidateOptions<'_>,
 ) -> Result<Validation, ValidateError> {
-    let plan = match check.validators() {
+    let plan = match check.validators(options.limit) {
         Ok(plan) => plan,
         Err(reason) => return Ok(Validation::Unavailable(reason)),
     };
-    let outputs = run(images, &plan, select)?;
+    let outputs = run(images, &plan, options)?;
     let lower = match check.lower_validators(&plan, &outputs) {
         Ok(plan) => plan,
         Err(reason) => return Ok(Validation::Unavailable(reason)),
     };
-    let lower_outputs = run(&images[..lower_layers], &lower, select)?;
+    let lower_outputs = run(&images[..lower_layers], &lower, options)?;
     Ok(Validation::Ran { merged: (plan, outputs), lower: (lower, lower_outputs) })
 }
 
@@ -87,7 +93,7 @@ fn results(
 fn run(
     layers: &[PathBuf],
     plan: &ValidatorPlan,
-    select: SelectPrivilege<'_>,
+    options: &ValidateOptions<'_>,
 ) -> Result<Vec<ValidatorOutput>, ValidateError> {
     let commands: &[ValidatorCommand] = &plan.commands;
     if commands.is_empty() {
@@ -106,7 +112,7 @@ fn run(
         // Validators may try to start services, which is of no interest.
         report: ReportFn::default(),
     })?;
-    let privilege = select(root.highest_owner()?).map_err(RootError::from)?;
+    let privilege = (options.select)(root.highest_owner()?).map_err(RootError::from)?;
     let root = root.start(privilege)?;
     let outputs = execute::run_all(&root, commands, &signals);
     // The tree is served until all processes have ended.

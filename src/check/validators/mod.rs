@@ -7,6 +7,8 @@ mod lints;
 mod output;
 mod table;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -120,6 +122,8 @@ pub(crate) struct ValidatorOutput {
 pub(crate) struct ValidatorPlan {
     /// The commands, in the order of the table.
     pub(crate) commands: Vec<ValidatorCommand>,
+    /// Maximum time of each command, instead of the validator's own.
+    limit: Option<Duration>,
     not_run: Vec<(&'static str, String)>,
 }
 
@@ -145,25 +149,28 @@ enum Answer {
     NoResult(String),
 }
 
-impl Validator {
+impl ValidatorCommand {
+    /// Reads the problems from its output.
     fn read(&self, output: &ValidatorOutput) -> Answer {
-        let name = self.name;
+        let validator = &VALIDATORS[self.index];
+        let name = validator.name;
         let code = match output.end {
             ValidatorEnd::Code(code) => code,
             ValidatorEnd::Signal(signal) => {
                 return Answer::NoResult(format!("{name} was ended by signal {signal}"));
             }
             ValidatorEnd::TimeLimit => {
-                let limit = self.limit;
-                return Answer::NoResult(format!("{name} did not end within {limit} seconds"));
+                let limit = self.limit.as_secs();
+                return Answer::NoResult(format!("{name} did not end within {limit} s"));
             }
             ValidatorEnd::NotStarted => {
                 return Answer::NoResult(format!("{name} could not be started"));
             }
         };
-        let text = String::from_utf8_lossy(&output.text).replace('\r', "\n");
-        let text = plain(&text);
-        if code != 0 && self.unsupported.iter().any(|sign| text.contains(sign)) {
+        let text = String::from_utf8_lossy(&output.text).replace('\r', "\n").replace('\t', " ");
+        // Control characters must not reach a terminal.
+        let text: String = text.lines().map(plain).flat_map(|line| [line, "\n".into()]).collect();
+        if code != 0 && validator.unsupported.iter().any(|sign| text.contains(sign)) {
             return Answer::DoesNotApply;
         }
         // As a shell reports signals, and programs that it cannot execute.
@@ -177,7 +184,7 @@ impl Validator {
             }
             _ => {}
         }
-        match output::problems(&self.reading, self.severities, code == 0, &text) {
+        match output::problems(&validator.reading, validator.severities, code == 0, &text) {
             Ok(problems) => Answer::Problems(problems),
             Err(reason) => Answer::NoResult(format!("{name}: {reason}")),
         }
@@ -214,13 +221,14 @@ fn applies(validator: &Validator, view: &StackView) -> Result<bool, LookError> {
     Ok(has_file && program(view, validator.program)?.is_some())
 }
 
-/// Returns the commands for all layers.
+/// Returns the commands for all layers, with `limit` as their time limit, if it is set.
 pub(super) fn plan(
     context: &CheckContext<'_>,
     selection: &LintSelection,
+    limit: Option<Duration>,
 ) -> Result<ValidatorPlan, PassError> {
     let view = &context.roots()?.view;
-    let mut plan = ValidatorPlan::default();
+    let mut plan = ValidatorPlan { limit, ..ValidatorPlan::default() };
     if program(view, "sh")?.is_none() {
         return Ok(plan);
     }
@@ -252,12 +260,12 @@ pub(super) fn lower_plan(
     merged: &ValidatorPlan,
     outputs: &[ValidatorOutput],
 ) -> Result<ValidatorPlan, PassError> {
-    let mut plan = ValidatorPlan::default();
+    let mut plan = ValidatorPlan { limit: merged.limit, ..ValidatorPlan::default() };
     let Some(lower) = &context.roots()?.lower else { return Ok(plan) };
     for (command, output) in merged.commands.iter().zip(outputs) {
         let validator = &VALIDATORS[command.index];
         let is_doubtful =
-            matches!(validator.read(output), Answer::Problems(problems) if !problems.is_empty());
+            matches!(command.read(output), Answer::Problems(problems) if !problems.is_empty());
         if !is_doubtful || !applies(validator, lower)? {
             continue;
         }
@@ -282,7 +290,7 @@ pub(super) fn lower_plan(
 impl ValidatorPlan {
     fn push(&mut self, index: usize, arguments: Vec<Vec<u8>>) {
         let Validator { command: script, limit, .. } = VALIDATORS[index];
-        let limit = Duration::from_secs(limit.into());
+        let limit = self.limit.unwrap_or(Duration::from_secs(limit.into()));
         self.commands.push(ValidatorCommand { index, script, arguments, limit });
     }
 }
@@ -302,7 +310,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
     }
     for (command, output) in merged.commands.iter().zip(outputs) {
         let validator = &VALIDATORS[command.index];
-        let problems = match validator.read(output) {
+        let problems = match command.read(output) {
             Answer::Problems(problems) => problems,
             Answer::DoesNotApply => continue,
             Answer::NoResult(reason) => {
@@ -313,7 +321,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         let mut lower = lower.commands.iter().zip(lower_outputs);
         let before = match lower.find(|(other, _)| other.index == command.index) {
             None => Vec::new(),
-            Some((_, output)) => match validator.read(output) {
+            Some((command, output)) => match command.read(output) {
                 Answer::Problems(problems) => problems,
                 Answer::DoesNotApply => Vec::new(),
                 Answer::NoResult(reason) => {

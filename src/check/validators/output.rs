@@ -40,7 +40,7 @@ pub(super) fn problems(
     if success && when == When::Failed {
         return Ok(Vec::new());
     }
-    let has = |line: &str, parts: &[&str]| parts.iter().any(|part| line.contains(part));
+    let has = |line: &str, parts: &[&str]| parts.iter().any(|part| contains(line, part));
     if let Some(line) = text.lines().find(|line| has(line, NEEDS_NETWORK)) {
         return Err(format!("it needs the network: {}", message(line)));
     }
@@ -79,6 +79,14 @@ pub(super) fn problems(
     Ok(found)
 }
 
+/// Returns whether a line contains `part`, or begins with it if `part` begins with `^`.
+fn contains(line: &str, part: &str) -> bool {
+    match part.strip_prefix('^') {
+        Some(start) => line.starts_with(start),
+        None => line.contains(part),
+    }
+}
+
 /// Returns whether an indented line is a message, not an excerpt of a file.
 fn signs_at(line: &str, signs: &[&str]) -> bool {
     signs.iter().any(|sign| sign.contains("rror") && line.contains(sign))
@@ -86,7 +94,8 @@ fn signs_at(line: &str, signs: &[&str]) -> bool {
 
 /// Returns a message without the time, the process and the name of the program in front of it.
 fn message(line: &str) -> String {
-    const PREFIXES: [&str; 14] = [
+    const PREFIXES: [&str; 15] = [
+        ">>>",
         "[emerg]",
         "[ALERT]",
         "[ERROR]",

@@ -30,7 +30,7 @@ pub(super) enum Arguments {
 #[derive(Clone, Copy)]
 pub(super) enum Reading {
     /// Each line is a problem if it contains one of `signs` (any line if there are none) and none
-    /// of `noise`. If the validator fails and no line is known, its last line is a problem.
+    /// of `noise`; `^` is the start of a line. If the validator fails and no line is known, its last line is a problem.
     Lines { when: When, signs: &'static [&'static str], noise: &'static [&'static str] },
     /// By a function.
     With(fn(&str) -> Vec<Problem>),
@@ -87,7 +87,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
         files: &["etc/sudoers"],
         command: "exec visudo -c",
         // "parsed OK" of the other files; excerpts of the line and a caret follow a message.
-        reading: failed(&["/", "sudoers"], &["parsed OK"]),
+        reading: failed(&["^/", "^>>> /"], &["parsed OK"]),
         ..VALIDATOR
     },
     Validator {
@@ -279,7 +279,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
                   case $1 in */bash) o='-O extglob' ;; *) o= ;; esac\n\
                   [ ! -x \"$1\" ] || \"$1\" $o -n \"$2\" </dev/null 2>&1 | head -n 1\n\
                   shift 2; done",
-        reading: always(&["/"], &["warning: "]),
+        reading: always(&["^/"], &["warning: "]),
         limit: 60,
         ..VALIDATOR
     },
@@ -295,7 +295,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
                       except SyntaxError as e: print(f\"{name}:{e.lineno or 1}: {e.msg}\")\n    \
                       except ValueError as e: print(f\"{name}:1: {e}\")\n\
                   ' \"$@\"",
-        reading: always(&["/"], &["Traceback", "  File "]),
+        reading: always(&["^/"], &[]),
         ..VALIDATOR
     },
     Validator {
@@ -304,7 +304,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
         program: "ruby",
         arguments: Arguments::Scripts("ruby"),
         command: "for file; do ruby -W0 -c \"$file\" 2>&1 >/dev/null | head -n 1; done",
-        reading: always(&["/"], &[]),
+        reading: always(&["^/"], &[]),
         limit: 60,
         ..VALIDATOR
     },

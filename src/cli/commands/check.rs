@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anstyle::AnsiColor;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -25,7 +26,7 @@ use crate::serve::Catalogue;
 use crate::text::escape::plain;
 use crate::text::list;
 use crate::text::size::size_text;
-use crate::validate::{ValidateError, validate};
+use crate::validate::{ValidateError, ValidateOptions, validate};
 
 /// Maximum number of findings printed per lint without `--all`.
 const MAX_FINDINGS_PER_LINT: usize = 10;
@@ -82,6 +83,11 @@ pub(crate) struct Args {
     /// This executes programs of the images. What they change is thrown away.
     #[arg(long, conflicts_with_all = ["list", "explain"])]
     run: bool,
+
+    /// Maximum time of each validator (default: 20 to 60 seconds)
+    #[arg(long, value_name = "SECONDS", requires = "run",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    run_limit: Option<u16>,
 
     #[command(flatten)]
     privilege: PrivilegeOption,
@@ -142,8 +148,11 @@ impl Args {
                 privilege: self.privilege.choice(),
                 report: ui.report_fn(),
             };
-            let select = |highest| settings.select_privilege_for(highest);
-            match validate(&mut check, &request.images, request.lower_layers, &select) {
+            let options = ValidateOptions {
+                select: &|highest| settings.select_privilege_for(highest),
+                limit: self.run_limit.map(|seconds| Duration::from_secs(seconds.into())),
+            };
+            match validate(&mut check, &request.images, request.lower_layers, &options) {
                 Ok(()) => {}
                 Err(ValidateError::Interrupted(signal)) => {
                     return Err(CommandError::signal(signal));
