@@ -13,9 +13,9 @@ mod tests;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::context::{CheckContext, Roots, resolve};
+use super::context::{CheckContext, resolve};
 use super::{Finding, Findings, Lint, LintSelection, Pass, PassError, Severity};
-use crate::image::view::{LookError, StackView, ViewNode};
+use crate::image::view::{LookError, StackView, ViewNode, join};
 use crate::text::escape::plain;
 
 use table::{Arguments, Reading, VALIDATORS};
@@ -304,7 +304,6 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         }
         Some(Validation::Ran { merged, lower }) => (&merged.0, &merged.1, &lower.0, &lower.1),
     };
-    let Roots { view, .. } = context.roots()?;
     for (lint, reason) in &merged.not_run {
         findings.could_not_run(lint, reason.clone());
     }
@@ -333,28 +332,58 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         };
         let before: HashSet<_> = before.iter().map(Problem::key).collect();
         for problem in problems.iter().filter(|problem| !before.contains(&problem.key())) {
-            findings.push(finding(context, view, validator, problem)?);
+            findings.push(finding(context, command, &problems, problem)?);
         }
     }
     Ok(())
 }
 
+/// Returns the file that a problem names.
+fn named_file(
+    view: &StackView,
+    command: &ValidatorCommand,
+    problem: &Problem,
+) -> Result<Option<ViewNode>, LookError> {
+    let Some(path) = problem.path.as_ref().map(String::as_bytes) else { return Ok(None) };
+    if path.starts_with(b"/") {
+        return resolve(view, path);
+    }
+    // A name without its directory: of an argument, or of a file that is included.
+    let end = [b"/", path].concat();
+    let argument = command.arguments.iter().find(|argument| argument.ends_with(&end));
+    let included = VALIDATORS[command.index].files.iter().map(|dir| join(dir.as_bytes(), path));
+    for path in argument.cloned().into_iter().chain(included) {
+        if let Some(node) = resolve(view, &path)? {
+            return Ok(Some(node));
+        }
+    }
+    Ok(None)
+}
+
 fn finding(
     context: &CheckContext<'_>,
-    view: &StackView,
-    validator: &Validator,
+    command: &ValidatorCommand,
+    problems: &[Problem],
     problem: &Problem,
 ) -> Result<Finding, PassError> {
-    let named = match &problem.path {
-        Some(path) => resolve(view, path.as_bytes())?,
-        None => None,
-    };
-    let (node, line) = match (named, &problem.path) {
-        (Some(node), _) => (Some(node), problem.line),
-        (None, None) => (default_file(validator, view)?, problem.line),
-        // A file that is missing: the line is that of another file.
-        (None, Some(_)) => (default_file(validator, view)?, None),
-    };
+    let view = &context.roots()?.view;
+    let validator = &VALIDATORS[command.index];
+    let mut node = named_file(view, command, problem)?;
+    let mut line = problem.line;
+    let mut is_certain = node.is_some();
+    if node.is_none() {
+        // Of the files that the other messages name, or else the main file.
+        for other in problems {
+            node = node.or(named_file(view, command, other)?);
+        }
+        if node.is_some() || problem.path.is_some() {
+            line = None;
+        }
+        if node.is_none() {
+            node = default_file(validator, view)?;
+            is_certain = matches!(validator.reading, Reading::With(_));
+        }
+    }
     let missing = problem.path.as_ref().filter(|_| problem.severity == Some(Severity::Note));
     let path = match (&node, missing) {
         (_, Some(path)) => Some(path.trim_start_matches('/').as_bytes().to_vec()),
@@ -362,7 +391,7 @@ fn finding(
         (None, None) => None,
     };
     let layers = match &node {
-        Some(node) if node.layer() >= context.first_checked() => {
+        Some(node) if is_certain && node.layer() >= context.first_checked() => {
             vec![context.layer_name(node).to_owned()]
         }
         _ => context.responsible_layers(path.as_slice())?,

@@ -94,7 +94,7 @@ fn signs_at(line: &str, signs: &[&str]) -> bool {
 
 /// Returns a message without the time, the process and the name of the program in front of it.
 fn message(line: &str) -> String {
-    const PREFIXES: [&str; 15] = [
+    const PREFIXES: [&str; 21] = [
         ">>>",
         "[emerg]",
         "[ALERT]",
@@ -106,11 +106,18 @@ fn message(line: &str) -> String {
         "unbound-checkconf:",
         "opendkim:",
         "depmod:",
+        "findmnt:",
+        "doveconf:",
+        "postconf:",
+        "/usr/sbin/postconf:",
         "ERROR:",
         "FATAL:",
+        "Fatal:",
         "E:",
         "error:",
+        "warning:",
     ];
+    let line = line.rsplit_once("kmod_config_parse: ").map_or(line, |(_, message)| message);
     let mut rest = line.trim();
     loop {
         let before = rest;
@@ -141,6 +148,9 @@ fn shortened(text: &str) -> String {
 /// `… on line 3 of /etc/x`, `… in /etc/x:3` and so on.
 pub(super) fn locate(line: &str) -> Problem {
     let text = message(line);
+    if let Some(problem) = locate_name(&text) {
+        return problem;
+    }
     let Some((path, after)) = find_path(&text) else {
         let number = line_word(&text);
         return Problem { line: number, ..Problem::new(text) };
@@ -160,6 +170,29 @@ pub(super) fn locate(line: &str) -> Problem {
         false => text.clone(),
     };
     Problem { path: Some(path.to_owned()), line: number, ..Problem::new(shown) }
+}
+
+/// Reads a message that begins with the name of a file without its directory: `cron.service: …`,
+/// `rsyslog:3 …`.
+fn locate_name(text: &str) -> Option<Problem> {
+    let (name, rest) = text.split_once(':')?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-@\\".contains(c);
+    if name.is_empty() || !name.chars().all(is_name) {
+        return None;
+    }
+    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let line = rest[..digits].parse().ok();
+    let is_unit = name.contains('.') && !name.ends_with('.');
+    if line.is_none() && !is_unit {
+        return None;
+    }
+    let message = rest[digits..].trim_start_matches([':', ' ']).to_owned();
+    (!message.is_empty()).then(|| Problem {
+        path: Some(name.to_owned()),
+        line,
+        message,
+        severity: None,
+    })
 }
 
 /// Returns the first absolute path in a text, and the text after it.
@@ -188,7 +221,8 @@ fn number_after(after: &str) -> (Option<usize>, &str) {
         return (None, after);
     };
     let length = digits.len() - digits.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let Some(number) = digits[..length].parse().ok().filter(|number| *number > 0) else {
+    // cron counts from 0.
+    let Ok(number) = digits[..length].parse::<usize>().map(|number| number.max(1)) else {
         return (None, after);
     };
     let rest = &digits[length..];

@@ -124,13 +124,10 @@ pub(super) static VALIDATORS: &[Validator] = &[
         arguments: Arguments::Units,
         command: "exec systemd-analyze verify --man=no --recursive-errors=no -- \"$@\"",
         reading: always(
-            &[":", "Refusing"],
+            &["^/", "Refusing"],
             &[
-                // Other lints report these, with the conditions of the unit.
-                "is not executable",
-                "is masked",
-                "not found",
-                // Advice: the settings have their effect.
+                // Advice: the settings have their effect. Other lints report missing programs and
+                // units, with the conditions of the unit.
                 "legacy directory",
                 "obsolete",
                 "deprecated",
@@ -143,8 +140,6 @@ pub(super) static VALIDATORS: &[Validator] = &[
                 "marked executable",
                 "world-writable",
                 "world-inaccessible",
-                "Failed to create",
-                "has a bad unit file setting",
             ],
         ),
         severities: &[("Refusing", Severity::Error), ("", Severity::Warning)],
@@ -343,7 +338,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
         name: "logrotate -d",
         lint: &LOGROTATE,
         program: "logrotate",
-        files: &["etc/logrotate.conf"],
+        files: &["etc/logrotate.conf", "etc/logrotate.d"],
         command: "exec logrotate -d /etc/logrotate.conf 2>&1 >/dev/null",
         // Log files and directories are missing here.
         reading: always(&["error: "], &["found error in", "stat of", "because", "failed: "]),
