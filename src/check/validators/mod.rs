@@ -370,10 +370,13 @@ fn finding(
     let validator = &VALIDATORS[command.index];
     let mut node = named_file(view, command, problem)?;
     let mut line = problem.line;
-    let mut is_certain = node.is_some();
+    // A message without a place may be about another file of the same program.
+    let is_absolute = problem.path.as_ref().is_some_and(|path| path.starts_with('/'));
+    let mut is_certain = node.is_some() && (is_absolute || line.is_some());
     if node.is_none() {
-        // Of the files that the other messages name, or else the main file.
-        for other in problems {
+        // A file that another message names, or else the main file. Its lines are other ones.
+        let is_exact = matches!(validator.reading, Reading::With(_));
+        for other in problems.iter().filter(|_| !is_exact) {
             node = node.or(named_file(view, command, other)?);
         }
         if node.is_some() || problem.path.is_some() {
@@ -381,7 +384,7 @@ fn finding(
         }
         if node.is_none() {
             node = default_file(validator, view)?;
-            is_certain = matches!(validator.reading, Reading::With(_));
+            is_certain = is_exact;
         }
     }
     let missing = problem.path.as_ref().filter(|_| problem.severity == Some(Severity::Note));

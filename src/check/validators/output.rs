@@ -72,7 +72,7 @@ pub(super) fn problems(
             found.push(problem);
         }
     }
-    if found.is_empty() && !known && !success {
+    if found.is_empty() && !known && !success && when == When::Failed {
         let last = text.lines().rfind(|line| !line.trim().is_empty());
         found.push(locate(last.unwrap_or("it fails without a message")));
     }
@@ -117,7 +117,9 @@ fn message(line: &str) -> String {
         "error:",
         "warning:",
     ];
-    let line = line.rsplit_once("kmod_config_parse: ").map_or(line, |(_, message)| message);
+    let markers = ["kmod_config_parse: ", "ERROR   "];
+    let marked = markers.iter().find_map(|marker| line.rsplit_once(marker));
+    let line = marked.map_or(line, |(_, message)| message);
     let mut rest = line.trim();
     loop {
         let before = rest;

@@ -30,7 +30,8 @@ pub(super) enum Arguments {
 #[derive(Clone, Copy)]
 pub(super) enum Reading {
     /// Each line is a problem if it contains one of `signs` (any line if there are none) and none
-    /// of `noise`; `^` is the start of a line. If the validator fails and no line is known, its last line is a problem.
+    /// of `noise`; `^` is the start of a line. If the exit code matters, and no line of a failure
+    /// is known, the last line is a problem.
     Lines { when: When, signs: &'static [&'static str], noise: &'static [&'static str] },
     /// By a function.
     With(fn(&str) -> Vec<Problem>),
@@ -261,7 +262,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
         program: "grub-script-check",
         files: &["boot/grub/grub.cfg"],
         command: "exec grub-script-check /boot/grub/grub.cfg",
-        reading: failed(&["error:"], &["out of memory"]),
+        reading: failed(&["Syntax error at line"], &[]),
         ..VALIDATOR
     },
     Validator {
