@@ -17,4 +17,5 @@ pub mod seal;
 mod serve;
 pub mod text;
 mod tui;
+mod validate;
 mod vm;

@@ -113,6 +113,7 @@ impl RootSettings {
             binds: self.binds.clone(),
             apt_proxy: None,
             digests,
+            memory_files: None,
             report: self.report.clone(),
         }
     }

@@ -15,6 +15,7 @@ use fs_model::tree::Follow;
 use provisioners::image::manifest_path;
 
 use super::kernel::kernel_version;
+use super::validators::Validation;
 use super::{CheckError, CheckRequest, Finding, Findings, Lint, PassError, Severity};
 use crate::image::diff::compare::contents;
 use crate::image::open::{ImageFile, OpenError};
@@ -122,6 +123,8 @@ pub(super) struct CheckContext<'a> {
     accounts: OnceLock<Result<Accounts, LookError>>,
     packages: OnceLock<Result<(DpkgDatabase, PackageOwners), LookError>>,
     lower_packages: OnceLock<Result<DpkgDatabase, LookError>>,
+    /// What the image's own programs reported, if they ran.
+    pub(super) validation: Option<Validation>,
     /// The version of the named kernel: `None` without a named kernel, `Some(None)` if its version
     /// is unknown.
     pub(super) kernel: Option<Option<String>>,
@@ -168,6 +171,7 @@ impl<'a> CheckContext<'a> {
             accounts: OnceLock::new(),
             packages: OnceLock::new(),
             lower_packages: OnceLock::new(),
+            validation: None,
             kernel: kernel.transpose()?,
         })
     }

@@ -6,7 +6,7 @@
 //! taken as they are.
 //!
 //! Modules by lint group: `archive`, `base` (`fit/…`), `runtime` (`works/…`), `config`, `security`
-//! (`safe/…`), `bloat` (`lean/…`).
+//! (`safe/…`), `bloat` (`lean/…`), `validators` (`run/…`).
 //!
 //! Invariants:
 //! - A finding is about something that a checked layer adds or breaks. Existing problems of the
@@ -29,11 +29,13 @@ mod runtime;
 pub(crate) mod sarif;
 mod security;
 mod select;
+pub(crate) mod validators;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -43,6 +45,7 @@ use crate::text::escape::{escape, plain};
 
 use context::CheckContext;
 pub use select::{LintSelection, OverlayBudget, Suppression, UnknownLint};
+use validators::{Validation, ValidatorOutput, ValidatorPlan};
 
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,13 +102,14 @@ struct Pass {
 }
 
 /// The groups in output order, each with the question that it answers.
-pub(crate) const GROUPS: [(&str, &str); 6] = [
+pub(crate) const GROUPS: [(&str, &str); 7] = [
     ("archive", "does every unpacker read the archive as intended"),
     ("fit", "does the overlay fit the layers below it"),
     ("works", "do its programs, units, links and kernels work"),
     ("config", "do programs accept its configuration"),
     ("safe", "does it contain secrets or risky permissions"),
     ("lean", "what could be left out"),
+    (validators::GROUP, "do its own programs accept its configuration (with --run)"),
 ];
 
 fn passes() -> impl Iterator<Item = &'static Pass> {
@@ -116,6 +120,7 @@ fn passes() -> impl Iterator<Item = &'static Pass> {
         config::PASSES,
         security::PASSES,
         bloat::PASSES,
+        validators::PASSES,
     ];
     groups.into_iter().flatten()
 }
@@ -202,6 +207,8 @@ impl Finding {
 /// The findings of a pass.
 struct Findings<'a> {
     found: Vec<Finding>,
+    /// Lints of the pass that could not run, with the reasons.
+    not_run: Vec<(&'static str, String)>,
     selection: &'a LintSelection,
 }
 
@@ -220,6 +227,11 @@ impl Findings<'_> {
             }
             self.found.push(finding);
         }
+    }
+
+    /// Reports one of the pass's lints as not run.
+    fn could_not_run(&mut self, lint: &'static str, reason: String) {
+        self.not_run.push((lint, reason));
     }
 
     /// Adds a finding at a path of a layer.
@@ -396,10 +408,70 @@ pub enum CheckError {
 /// Fails if an image cannot be opened, a lower image is damaged, or the kernel cannot be read.
 /// Damage in a checked image is a finding, unless `archive/unreadable` is disabled.
 pub fn check(request: &CheckRequest) -> Result<CheckReport, CheckError> {
-    let context = CheckContext::open(request)?;
+    Check::open(request)?.report()
+}
+
+/// A stack of images that is being checked.
+pub(crate) struct Check<'a> {
+    context: CheckContext<'a>,
+}
+
+impl<'a> Check<'a> {
+    /// Opens the images.
+    ///
+    /// # Errors
+    /// Fails if an image or the kernel cannot be opened.
+    pub(crate) fn open(request: &'a CheckRequest) -> Result<Self, CheckError> {
+        Ok(Check { context: CheckContext::open(request)? })
+    }
+
+    /// Returns the commands with which the image's own programs check it, or the reason why there
+    /// are none. `limit` replaces their time limits.
+    pub(crate) fn validators(&self, limit: Option<Duration>) -> Result<ValidatorPlan, String> {
+        validators::plan(&self.context, &self.context.request.selection, limit).map_err(reason_of)
+    }
+
+    /// Returns the commands for the lower layers, according to the outputs of `plan`.
+    pub(crate) fn lower_validators(
+        &self,
+        plan: &ValidatorPlan,
+        outputs: &[ValidatorOutput],
+    ) -> Result<ValidatorPlan, String> {
+        validators::lower_plan(&self.context, plan, outputs).map_err(reason_of)
+    }
+
+    /// Sets the results of the image's own programs.
+    pub(crate) fn set_validation(&mut self, validation: Validation) {
+        self.context.validation = Some(validation);
+    }
+
+    /// Runs the enabled lints. Lints of the group `run` need results of the image's own programs.
+    ///
+    /// # Errors
+    /// Fails if a lower image is damaged.
+    pub(crate) fn report(self) -> Result<CheckReport, CheckError> {
+        report(self.context)
+    }
+}
+
+fn reason_of(error: PassError) -> String {
+    match error {
+        PassError::CannotRun(reason) => reason,
+        PassError::Layer(error) => format!("a layer cannot be read: {error}"),
+    }
+}
+
+fn report(context: CheckContext<'_>) -> Result<CheckReport, CheckError> {
+    let request = context.request;
     let selection = &request.selection;
-    let enabled: Vec<&Pass> =
-        passes().filter(|pass| pass.lints.iter().any(|lint| selection.wants(lint))).collect();
+    let is_enabled = |pass: &&Pass| {
+        let is_enabled = |lint: &&Lint| {
+            selection.wants(lint)
+                && (lint.group() != validators::GROUP || context.validation.is_some())
+        };
+        pass.lints.iter().copied().any(|lint| is_enabled(&lint))
+    };
+    let enabled: Vec<&Pass> = passes().filter(is_enabled).collect();
     let mut report = CheckReport {
         name: request.name.clone(),
         layers: context.names().to_vec(),
@@ -411,8 +483,12 @@ pub fn check(request: &CheckRequest) -> Result<CheckReport, CheckError> {
         hints: context.hints()?,
     };
     let mut found = Vec::new();
-    for (pass, (findings, result)) in enabled.iter().zip(run(&enabled, &context, selection)) {
+    for (pass, outcome) in enabled.iter().zip(run(&enabled, &context, selection)) {
+        let PassOutcome { findings, not_run, result } = outcome;
         found.extend(findings);
+        for (lint, reason) in not_run {
+            report.add_not_run(&[lint], &reason);
+        }
         match result {
             Ok(()) => {}
             Err(PassError::Layer(error)) => {
@@ -438,10 +514,14 @@ pub fn check(request: &CheckRequest) -> Result<CheckReport, CheckError> {
 impl CheckReport {
     fn could_not_run(&mut self, pass: &Pass, selection: &LintSelection, reason: String) {
         let lints = pass.lints.iter().filter(|lint| selection.wants(lint)).map(|lint| lint.name);
-        let reason = plain(&reason).into_owned();
+        self.add_not_run(&lints.collect::<Vec<_>>(), &reason);
+    }
+
+    fn add_not_run(&mut self, lints: &[&'static str], reason: &str) {
+        let reason = plain(reason).into_owned();
         match self.not_run.iter_mut().find(|other| other.reason == reason) {
             Some(other) => other.lints.extend(lints),
-            None => self.not_run.push(NotRun { lints: lints.collect(), reason }),
+            None => self.not_run.push(NotRun { lints: lints.to_vec(), reason }),
         }
     }
 
@@ -480,8 +560,12 @@ impl CheckReport {
     }
 }
 
-/// The findings of a pass, and whether it completed.
-type PassOutcome = (Vec<Finding>, Result<(), PassError>);
+/// The findings of a pass, its lints that could not run, and whether it completed.
+struct PassOutcome {
+    findings: Vec<Finding>,
+    not_run: Vec<(&'static str, String)>,
+    result: Result<(), PassError>,
+}
 
 /// Runs the passes on one thread per processor, and returns their outcomes in the order of
 /// `passes`.
@@ -496,12 +580,11 @@ fn run(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(pass) = passes.get(index) else { return };
-            let mut findings = Findings { found: Vec::new(), selection };
+            let mut findings = Findings { found: Vec::new(), not_run: Vec::new(), selection };
             let result = (pass.run)(context, &mut findings);
-            outcomes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(index, (findings.found, result));
+            let Findings { found: findings, not_run, .. } = findings;
+            let outcome = PassOutcome { findings, not_run, result };
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(passes.len());

@@ -172,6 +172,7 @@ fn sandbox(worth_trying: bool) -> DoctorFinding {
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
+        memory_files: None,
         report: ReportFn::default(),
     };
     let tried = Privilege::detect().map_err(RootError::from).and_then(|privilege| {

@@ -4,35 +4,50 @@
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 type WorkerJob = Box<dyn FnOnce() + Send>;
 
 /// A fixed number of threads that run jobs from one queue.
 #[derive(Debug)]
 pub(super) struct WorkerPool {
-    queue: Sender<WorkerJob>,
+    /// `None` while this is dropped.
+    queue: Option<Sender<WorkerJob>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl WorkerPool {
-    /// Starts one thread per processor. They end when this is dropped and their jobs are done.
+    /// Starts one thread per processor.
     pub(super) fn start() -> io::Result<WorkerPool> {
         let (queue, jobs) = channel::<WorkerJob>();
         let jobs = Arc::new(Mutex::new(jobs));
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let mut threads = Vec::with_capacity(count);
         for n in 0..count {
             let jobs = jobs.clone();
-            std::thread::Builder::new()
-                .name(format!("fuse-reader-{n}"))
-                .spawn(move || work(&jobs))?;
+            let thread = std::thread::Builder::new().name(format!("fuse-reader-{n}"));
+            threads.push(thread.spawn(move || work(&jobs))?);
         }
-        Ok(WorkerPool { queue })
+        Ok(WorkerPool { queue: Some(queue), threads })
     }
 
     /// Runs `job` on one of the threads.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let job: WorkerJob = Box::new(job);
         // The threads live as long as the queue. If they have ended, the job runs here.
-        if let Err(unsent) = self.queue.send(Box::new(job)) {
-            (unsent.0)();
+        match self.queue.as_ref().map(|queue| queue.send(job)) {
+            Some(Err(unsent)) => (unsent.0)(),
+            Some(Ok(())) | None => {}
+        }
+    }
+}
+
+/// Waits for the threads: a process that forks later must not have any.
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }

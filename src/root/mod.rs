@@ -54,6 +54,9 @@ pub(crate) struct RootOptions {
     pub apt_proxy: Option<String>,
     /// Whether to compute the layers' digests, in the background.
     pub digests: bool,
+    /// Maximum bytes in each file system in memory of the sandbox; see
+    /// [`Plan::memory_files`](crate::sandbox::Plan::memory_files).
+    pub memory_files: Option<u64>,
     /// Called with lines for the user while commands run.
     pub report: ReportFn,
 }
@@ -229,8 +232,12 @@ impl UnstartedRoot {
                 View { max_id, owner: None, unprivileged: privilege != Privilege::Root }
             }
         };
-        let mut plan =
-            Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        let mut plan = Plan {
+            network: options.network,
+            binds: options.binds,
+            memory_files: options.memory_files,
+            ..Plan::new(privilege)
+        };
         if plan.network == Network::None && plan.privilege.lacks_loopback() {
             options.report.call(
                 "warning: the network has no loopback interface, because root lacks CAP_NET_ADMIN",

@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{During, SandboxError};
 use super::sys;
 use super::wire::{self, EXECUTING, SpawnSpec};
@@ -61,6 +63,19 @@ pub struct CommandSpec {
     pub stderr: Stdio,
     /// Session and terminal.
     pub session: Session,
+    /// Limits of its resources, which its children inherit.
+    pub limits: Option<ResourceLimits>,
+}
+
+/// Limits of each process of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimits {
+    /// Maximum bytes of private memory.
+    pub memory: u64,
+    /// Maximum bytes of a file that it writes.
+    pub file_size: u64,
+    /// Maximum number of processes of its user. The kernel does not apply it to real root.
+    pub processes: u64,
 }
 
 impl CommandSpec {
@@ -79,6 +94,7 @@ impl CommandSpec {
             stdout: Stdio::Inherit,
             stderr: Stdio::Inherit,
             session: Session::Own,
+            limits: None,
         }
     }
 
@@ -101,6 +117,7 @@ impl CommandSpec {
                 Session::Own => wire::SpawnSession::Own,
                 Session::Terminal => wire::SpawnSession::Terminal,
             },
+            limits: self.limits,
         }
     }
 }

@@ -37,6 +37,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::command::ResourceLimits;
 use super::container_marks::{self, ServiceManager};
 use super::error::{Doing, StepFailure, StepResult};
 use super::plan::{Network, Plan};
@@ -358,11 +361,29 @@ fn prepare_command(
     setgroups(&groups).doing("setting the groups")?;
     setresgid(gid, gid, gid).doing("setting the group")?;
     setresuid(uid, uid, uid).doing("setting the user")?;
+    if let Some(limits) = &spec.limits {
+        limit_resources(limits).doing("limiting its resources")?;
+    }
     // As the command's user: the directory may be inaccessible to others.
     chdir(spec.cwd.as_os_str())
         .doing(&format!("changing to the directory {}", spec.cwd.to_string_lossy()))?;
     sys::reset_signals(false);
     Ok((argv, env))
+}
+
+fn limit_resources(limits: &ResourceLimits) -> io::Result<()> {
+    let limits = [
+        (Resource::Data, limits.memory),
+        (Resource::Fsize, limits.file_size),
+        (Resource::Nproc, limits.processes),
+        (Resource::Core, 0),
+    ];
+    for (resource, most) in limits {
+        // Not above the limits that this process has.
+        let most = getrlimit(resource).maximum.map_or(most, |maximum| maximum.min(most));
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+    }
+    Ok(())
 }
 
 /// As `execvpe(3)`, with the command's own `PATH`.

@@ -62,7 +62,7 @@ use std::sync::Arc;
 pub(crate) use background::{
     ForkSide, end_with_parent, fork_process, receive_message, send_message,
 };
-pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
+pub use command::{Child, CommandSpec, ExitStatus, ResourceLimits, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
 pub(crate) use host::{find_program, group, user_name};

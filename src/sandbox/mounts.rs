@@ -77,7 +77,7 @@ impl HostTrees {
     /// Mounts everything but `/proc` in `root`.
     pub(super) fn attach(self, root: BorrowedFd<'_>, plan: &Plan) -> StepResult<()> {
         let own = OwnDirectories::clone_all(root, plan)?;
-        attach_dev(root, &self.devices, plan.privilege.max_gid())?;
+        attach_dev(root, &self.devices, plan)?;
         attach_sys(root)?;
         let run = own.attach(root, c"run", c"0755")?;
         make_directory(run.as_fd(), c"lock", 0o1777).doing("creating /run/lock")?;
@@ -94,7 +94,7 @@ impl HostTrees {
 /// The content of `/run` and `/tmp`: file systems in memory. With a single id these would not hold
 /// other owners, so there it is directories of the tree that are in no delta.
 enum OwnDirectories {
-    InMemory,
+    InMemory { most: Option<u64> },
     InTree { run: OwnedFd, tmp: OwnedFd },
 }
 
@@ -102,7 +102,7 @@ impl OwnDirectories {
     /// Clones the directories of the tree, before `/dev` is mounted over them.
     fn clone_all(root: BorrowedFd<'_>, plan: &Plan) -> StepResult<Self> {
         if plan.privilege != Privilege::None {
-            return Ok(OwnDirectories::InMemory);
+            return Ok(OwnDirectories::InMemory { most: plan.memory_files });
         }
         let clone = |path: &str| {
             sys::c_string(path)
@@ -116,7 +116,9 @@ impl OwnDirectories {
     fn attach(&self, root: BorrowedFd<'_>, path: &CStr, mode: &CStr) -> StepResult<OwnedFd> {
         let attributes = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
         let tree = match self {
-            OwnDirectories::InMemory => return tmpfs(root, path, mode, attributes),
+            OwnDirectories::InMemory { most } => {
+                return tmpfs(root, path, mode, attributes, *most);
+            }
             OwnDirectories::InTree { run, .. } if path == c"run" => run,
             OwnDirectories::InTree { tmp, .. } => tmp,
         };
@@ -143,8 +145,18 @@ fn find_mount_point(root: BorrowedFd<'_>, path: &CStr) -> StepResult<OwnedFd> {
         .doing(&format!("finding the mount point /{}", path.to_string_lossy()))
 }
 
-fn tmpfs(root: BorrowedFd<'_>, path: &CStr, mode: &CStr, attributes: u64) -> StepResult<OwnedFd> {
-    let options = [(c"mode", Some(mode)), (c"source", Some(c"tmpfs"))];
+/// Mounts a file system in memory that holds at most `most` bytes.
+fn tmpfs(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    mode: &CStr,
+    attributes: u64,
+    most: Option<u64>,
+) -> StepResult<OwnedFd> {
+    let most = most.map(|most| sys::c_string(most.to_string())).transpose();
+    let most = most.doing("limiting a file system in memory")?;
+    let mut options = vec![(c"mode", Some(mode)), (c"source", Some(c"tmpfs"))];
+    options.extend(most.as_deref().map(|most| (c"size", Some(most))));
     mount(root, path, c"tmpfs", &options, attributes)
 }
 
@@ -177,9 +189,10 @@ pub(super) fn make_file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd>
 fn attach_dev(
     root: BorrowedFd<'_>,
     devices: &[(&'static str, OwnedFd)],
-    max_gid: u32,
+    plan: &Plan,
 ) -> StepResult<()> {
-    let dev = tmpfs(root, c"dev", c"0755", sys::MOUNT_ATTR_NOSUID)?;
+    let most = plan.memory_files;
+    let dev = tmpfs(root, c"dev", c"0755", sys::MOUNT_ATTR_NOSUID, most)?;
     let dev = dev.as_fd();
     for (name, tree) in devices {
         let what = format!("creating /dev/{name}");
@@ -199,12 +212,13 @@ fn attach_dev(
         (c"mode", Some(c"0620")),
         (c"source", Some(c"devpts")),
     ];
-    if max_gid >= 5 {
+    if plan.privilege.max_gid() >= 5 {
         options.push((c"gid", Some(c"5"))); // tty, in Debian's fixed numbering
     }
     let unsafe_to_run = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC;
     mount(root, c"dev/pts", c"devpts", &options, unsafe_to_run)?;
-    tmpfs(root, c"dev/shm", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
+    let data = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
+    tmpfs(root, c"dev/shm", c"1777", data, most)?;
     Ok(())
 }
 
@@ -277,7 +291,7 @@ pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> StepResul
 fn empty_file(root: BorrowedFd<'_>) -> StepResult<OwnedFd> {
     let what = "creating an empty /proc/cmdline";
     // The kernel only clones mounted files. /proc is not mounted yet.
-    let own = tmpfs(root, c"proc", c"0555", KERNEL_FILES)?;
+    let own = tmpfs(root, c"proc", c"0555", KERNEL_FILES, None)?;
     let file = make_file(own.as_fd(), c"cmdline").doing(what)?;
     io::Write::write_all(&mut std::fs::File::from(file), b"\n").doing(what)?;
     let tree = sys::clone_tree_at(Some(own.as_fd()), c"cmdline").doing(what)?;

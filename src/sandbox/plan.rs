@@ -40,6 +40,9 @@ pub struct Plan {
     pub hostname: String,
     /// Whether the root is mounted read-only.
     pub read_only_root: bool,
+    /// Maximum bytes in each of the sandbox's own file systems in memory (`/run`, `/tmp`,
+    /// `/dev/shm`), instead of half of the machine's memory.
+    pub memory_files: Option<u64>,
 }
 
 /// The type of a mount point.
@@ -71,6 +74,7 @@ impl Plan {
             binds: Vec::new(),
             hostname: "overcoat".to_owned(),
             read_only_root: false,
+            memory_files: None,
         }
     }
 

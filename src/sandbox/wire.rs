@@ -11,6 +11,7 @@ use std::io;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::command::ResourceLimits;
 use super::error::StepFailure;
 
 /// Stage to daemon: the namespaces are made; write the id maps.
@@ -76,6 +77,7 @@ pub(super) struct SpawnSpec {
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
     pub(super) session: SpawnSession,
+    pub(super) limits: Option<ResourceLimits>,
 }
 
 /// The host name and files that the sandbox shows in addition to the root.
@@ -126,6 +128,7 @@ mod tests {
             gid: 7,
             groups: vec![1, 2],
             session: SpawnSession::Terminal,
+            limits: None,
         }
     }
 

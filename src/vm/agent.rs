@@ -109,6 +109,7 @@ pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
+        memory_files: None,
         report: ReportFn::default(),
     })?;
     let mounted_tree = MountedTree::new(composed.tree().clone());

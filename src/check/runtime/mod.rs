@@ -63,7 +63,7 @@ pub(super) static PASSES: &[Pass] = &[
 
 /// Returns whether a path belongs to another root inside this one, such as a container, or to test
 /// data.
-fn is_elsewhere(path: &[u8]) -> bool {
+pub(in crate::check) fn is_elsewhere(path: &[u8]) -> bool {
     const ROOTS: [&[u8]; 9] = [
         b"snap/",
         b"usr/lib/debug/",

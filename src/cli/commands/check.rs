@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anstyle::AnsiColor;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -9,13 +10,14 @@ use provisioners::project::Member;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
-use crate::check::UnknownLint;
+use crate::build::RootSettings;
+use crate::check::validators::GROUP as RUN_GROUP;
 use crate::check::{
-    CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
-    Suppression,
+    Check, CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget,
+    Severity, Suppression, UnknownLint, lint, lints, sarif,
 };
-use crate::check::{check, lint, lints, sarif};
 use crate::cli::ui::Ui;
+use crate::cli::ui::args::PrivilegeOption;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
 use crate::cli::ui::project_images::{self, ProjectOption};
@@ -24,6 +26,7 @@ use crate::serve::Catalogue;
 use crate::text::escape::plain;
 use crate::text::list;
 use crate::text::size::size_text;
+use crate::validate::{ValidateError, ValidateOptions, validate};
 
 /// Maximum number of findings printed per lint without `--all`.
 const MAX_FINDINGS_PER_LINT: usize = 10;
@@ -75,6 +78,20 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
+    /// Also run the image's own validators, such as `sshd -t`, in a sandbox without a network
+    ///
+    /// This executes programs of the images. What they change is thrown away.
+    #[arg(long, conflicts_with_all = ["list", "explain"])]
+    run: bool,
+
+    /// Maximum time of each validator (default: 20 to 60 seconds)
+    #[arg(long, value_name = "SECONDS", requires = "run",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    run_limit: Option<u16>,
+
+    #[command(flatten)]
+    privilege: PrivilegeOption,
+
     #[command(flatten)]
     project: ProjectOption,
 
@@ -97,13 +114,53 @@ pub(crate) struct Args {
 
 impl Args {
     /// Returns the selected lints. With `--base`, the default is the groups whose result depends on
-    /// the base.
+    /// the base. Validators are lints only with `--run`.
     fn selection(&self, suppressions: Vec<Suppression>) -> Result<LintSelection, UnknownLint> {
-        let mut only = self.only.clone();
+        let (mut only, mut skip) = (self.only.clone(), self.skip.clone());
         if self.base.is_some() && only.is_empty() {
-            only.extend(["archive", "fit", "works"].map(str::to_owned));
+            only.extend(["archive", "fit", "works", RUN_GROUP].map(str::to_owned));
         }
-        LintSelection::new(only, self.skip.clone(), suppressions)
+        if !self.run {
+            skip.push(RUN_GROUP.to_owned());
+        }
+        LintSelection::new(only, skip, suppressions)
+    }
+
+    /// Rejects `--only` with a lint that needs `--run`.
+    fn reject_only_without_run(&self) -> Result<(), CommandError> {
+        let of_group = |name: &String| name.split('/').next() == Some(RUN_GROUP);
+        match self.only.iter().find(|name| !self.run && of_group(name)) {
+            Some(name) => Err(CommandError::user(format!(
+                "--only {name} executes programs of the image: add --run"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks a stack of images.
+    fn check(&self, ui: &Ui, request: &CheckRequest) -> Result<CheckReport, CommandError> {
+        let mut check = Check::open(request)?;
+        if self.run {
+            let settings = RootSettings {
+                network: None,
+                upper_size: None,
+                binds: Vec::new(),
+                privilege: self.privilege.choice(),
+                report: ui.report_fn(),
+            };
+            let options = ValidateOptions {
+                select: &|highest| settings.select_privilege_for(highest),
+                limit: self.run_limit.map(|seconds| Duration::from_secs(seconds.into())),
+            };
+            match validate(&mut check, &request.images, request.lower_layers, &options) {
+                Ok(()) => {}
+                Err(ValidateError::Interrupted(signal)) => {
+                    return Err(CommandError::signal(signal));
+                }
+                Err(error) => return Err(CommandError::new(ErrorKind::System, error)),
+            }
+        }
+        Ok(check.report()?)
     }
 }
 
@@ -135,13 +192,14 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if let Some(name) = &args.explain {
         return explain(ui, name, args.json);
     }
+    args.reject_only_without_run()?;
     let Requests { requests, not_checked } = requests(args)?;
     for (_, reason) in &not_checked {
         ui.status(&format!("not checked: {reason}"));
     }
     let mut reports = Vec::new();
     for request in requests {
-        reports.push(check(&request)?);
+        reports.push(args.check(ui, &request)?);
     }
     if args.sarif {
         ui.print(&format!("{:#}", sarif::log(&reports)))?;

@@ -17,6 +17,31 @@ pub(crate) enum NetworkArg {
     None,
 }
 
+/// The option `--privilege`.
+#[derive(Debug, Args)]
+pub(crate) struct PrivilegeOption {
+    /// Privilege to use (default: auto, the highest that is available)
+    ///
+    /// root: without a user namespace. subordinate: with the user's subordinate ids. none: with no
+    /// other ids. The artifacts have the same bytes.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_enum,
+        env = "OVERCOAT_PRIVILEGE",
+        hide_env_values = true,
+        default_value = "auto",
+        hide_default_value = true
+    )]
+    privilege: PrivilegeArg,
+}
+
+impl PrivilegeOption {
+    pub(crate) fn choice(&self) -> PrivilegeChoice {
+        self.privilege.into()
+    }
+}
+
 /// Options of a root.
 #[derive(Debug, Args)]
 pub(crate) struct RootArgs {
@@ -32,20 +57,8 @@ pub(crate) struct RootArgs {
     #[arg(long, value_name = "HOST:PATH[:ro]", value_parser = bind)]
     pub(crate) bind: Vec<Bind>,
 
-    /// Privilege to use (default: auto, the highest that is available)
-    ///
-    /// root: without a user namespace. subordinate: with the user's subordinate ids. none: with no
-    /// other ids. The artifacts have the same bytes.
-    #[arg(
-        long,
-        value_name = "WHICH",
-        value_enum,
-        env = "OVERCOAT_PRIVILEGE",
-        hide_env_values = true,
-        default_value = "auto",
-        hide_default_value = true
-    )]
-    pub(crate) privilege: PrivilegeArg,
+    #[command(flatten)]
+    pub(crate) privilege: PrivilegeOption,
 }
 
 /// The values of `--privilege`.
@@ -77,7 +90,7 @@ impl RootArgs {
             }),
             upper_size: self.upper_size,
             binds: self.bind.clone(),
-            privilege: self.privilege.into(),
+            privilege: self.privilege.choice(),
             report: ui.report_fn(),
         }
     }

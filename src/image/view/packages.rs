@@ -71,13 +71,26 @@ impl DpkgPackage {
         if known.is_empty() || file.attr.size > MAX_VERIFIED_SIZE {
             return Ok(false);
         }
-        let mut md5 = md5::Md5::default();
-        view.read::<LookError>(file, &mut |bytes| {
-            md5.update(bytes);
-            Ok(())
-        })?;
-        let md5 = crate::text::digest::hex(&md5.finalize());
+        let md5 = md5_of(view, file)?;
         Ok(known.iter().any(|known| known == md5.as_bytes()))
+    }
+
+    /// Returns the checksums of the package's files, configuration files included.
+    ///
+    /// # Errors
+    /// Fails if a layer is damaged.
+    pub(crate) fn checksums(&self, view: &StackView) -> Result<PackageChecksums, LookError> {
+        let conffiles = self.conffiles.iter();
+        let mut sums: HashMap<Vec<u8>, Vec<u8>> =
+            conffiles.map(|(path, md5)| (path.clone(), md5.clone().into_bytes())).collect();
+        if let Some(file) = self.info(view, "md5sums")?.filter(ViewNode::is_file) {
+            for line in view.head(&file, MAX_SUMS_SIZE)?.split(|&byte| byte == b'\n') {
+                if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..)) {
+                    sums.insert(path.to_vec(), md5.to_vec());
+                }
+            }
+        }
+        Ok(PackageChecksums(sums))
     }
 
     /// Returns a file of dpkg about the package: its `list`, `md5sums`, `postinst` and so on.
@@ -213,6 +226,40 @@ impl DpkgDatabase {
         }
         Ok(owners)
     }
+}
+
+/// The MD5 sums of a package's files in hexadecimal, by path.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PackageChecksums(HashMap<Vec<u8>, Vec<u8>>);
+
+impl PackageChecksums {
+    /// Returns whether the content of a file is that of the package; `None` if the package has no
+    /// checksum of it, or it is too large.
+    ///
+    /// # Errors
+    /// Fails if a layer is damaged.
+    pub(crate) fn matches(
+        &self,
+        view: &StackView,
+        file: &ViewNode,
+    ) -> Result<Option<bool>, LookError> {
+        let before_merge = file.path.strip_prefix(b"usr/").and_then(|path| self.0.get(path));
+        let Some(known) = self.0.get(&file.path).or(before_merge) else { return Ok(None) };
+        if file.attr.size > MAX_VERIFIED_SIZE {
+            return Ok(None);
+        }
+        Ok(Some(md5_of(view, file)?.as_bytes() == known))
+    }
+}
+
+/// Returns the MD5 sum of a file in hexadecimal.
+fn md5_of(view: &StackView, file: &ViewNode) -> Result<String, LookError> {
+    let mut md5 = md5::Md5::default();
+    view.read::<LookError>(file, &mut |bytes| {
+        md5.update(bytes);
+        Ok(())
+    })?;
+    Ok(crate::text::digest::hex(&md5.finalize()))
 }
 
 /// The owning package of each path.

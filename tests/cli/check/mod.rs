@@ -14,6 +14,7 @@ mod real_images;
 mod runtime;
 mod security;
 mod units;
+mod validators;
 
 use std::collections::BTreeSet;
 use std::fs;
