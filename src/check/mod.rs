@@ -37,6 +37,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use provisioners::ImageTest;
 use serde::Serialize;
 
 use crate::image::open::OpenError;
@@ -316,6 +317,8 @@ pub struct CheckRequest {
     pub selection: LintSelection,
     /// Size limits of the overlays.
     pub budget: OverlayBudget,
+    /// Tests of the provisioners and the project that run in the merged root.
+    pub tests: Vec<ImageTest>,
 }
 
 /// A finding that matches a suppression.

@@ -36,17 +36,12 @@ it did not end within $limit seconds"
 pub(crate) fn script(tests: &[ImageTest]) -> String {
     let mut script = RUN.to_owned();
     for (index, test) in tests.iter().enumerate() {
-        let number = index + 1;
-        let mut exports = String::new();
-        for (name, value) in &test.environment {
-            // Names are those of variables, which are words.
-            exports.push_str(&format!("export {name}={}; ", quoted(value)));
-        }
         script.push_str(&format!(
-            "({exports}run {number} {} {} {})\n",
+            "run {} {} {} {}\n",
+            index + 1,
             test.time_out,
             quoted(&test.shell),
-            quoted(&test.script)
+            quoted(&test.with_exports())
         ));
     }
     script

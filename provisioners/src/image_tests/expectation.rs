@@ -1,6 +1,7 @@
 //! Expectations, and the shell scripts that test them. The scripts use coreutils and grep only, and
 //! for packages, services and accounts the programs that every root with them has.
 
+use super::quoted;
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode};
 
@@ -52,11 +53,6 @@ pub(super) fn number(node: &YamlNode) -> Result<u64, Box<Mistake>> {
     node.text("a number")?
         .parse()
         .map_err(|_| node.mistake("expected a number that is not negative"))
-}
-
-/// Returns text as one word of the shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Reads the subject of an expectation.

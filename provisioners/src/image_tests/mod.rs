@@ -48,6 +48,23 @@ pub struct ImageTest {
     pub environment: Vec<(String, String)>,
 }
 
+impl ImageTest {
+    /// Returns the script after lines that export its environment.
+    pub fn with_exports(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.environment {
+            // Names are those of variables, which are words.
+            text.push_str(&format!("export {name}={}\n", quoted(value)));
+        }
+        text + &self.script
+    }
+}
+
+/// Returns text as one word of the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 impl Image {
     /// Returns the tests of the image's provisioners, and those of its settings of checks.
     ///

@@ -190,4 +190,7 @@ lints! {
     PROFTPD "proftpd" Error "ProFTPD rejects its configuration",
         "proftpd.service fails at boot.",
         "correct the line; `proftpd -t` prints details";
+    TEST "test" Error "a test of a provisioner or the project fails",
+        "The image does not have what its author expects of it.",
+        "correct the provisioner or the test";
 }

@@ -13,6 +13,8 @@ mod tests;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use provisioners::ImageTest;
+
 use super::context::{CheckContext, resolve};
 use super::{Finding, Findings, Lint, LintSelection, Pass, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, join};
@@ -76,11 +78,22 @@ impl Problem {
     }
 }
 
+/// The function of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    /// The validator with this index in [`VALIDATORS`].
+    Validator(usize),
+    /// The test with this index in the request.
+    Test(usize),
+}
+
+/// Runs a test: its shell, then its script.
+const RUN_TEST: &str = "exec \"$1\" -c \"$2\"";
+
 /// A command to run in a root.
 #[derive(Clone, Debug)]
 pub(crate) struct ValidatorCommand {
-    /// The index in [`VALIDATORS`].
-    index: usize,
+    job: Job,
     /// A script for `/bin/sh`.
     pub(crate) script: &'static str,
     /// The parameters of the script.
@@ -92,7 +105,10 @@ pub(crate) struct ValidatorCommand {
 impl ValidatorCommand {
     /// Returns the validator's name for display.
     pub(crate) fn name(&self) -> &'static str {
-        VALIDATORS[self.index].name
+        match self.job {
+            Job::Validator(index) => VALIDATORS[index].name,
+            Job::Test(_) => "a test",
+        }
     }
 }
 
@@ -150,9 +166,8 @@ enum Answer {
 }
 
 impl ValidatorCommand {
-    /// Reads the problems from its output.
-    fn read(&self, output: &ValidatorOutput) -> Answer {
-        let validator = &VALIDATORS[self.index];
+    /// Reads the problems of a validator from its output.
+    fn read(&self, validator: &Validator, output: &ValidatorOutput) -> Answer {
         let name = validator.name;
         let code = match output.end {
             ValidatorEnd::Code(code) => code,
@@ -251,7 +266,43 @@ pub(super) fn plan(
             Err(error) => return Err(error),
         }
     }
+    if selection.wants(&lints::TEST) {
+        for (index, test) in context.request.tests.iter().enumerate() {
+            plan.commands.push(ValidatorCommand {
+                job: Job::Test(index),
+                script: RUN_TEST,
+                arguments: vec![test.shell.clone().into(), test.with_exports().into()],
+                limit: limit.unwrap_or(Duration::from_secs(test.time_out)),
+            });
+        }
+    }
     Ok(plan)
+}
+
+/// Returns the finding for a test that did not pass.
+fn failed_test(
+    context: &CheckContext<'_>,
+    test: &ImageTest,
+    output: &ValidatorOutput,
+) -> Option<Finding> {
+    /// Maximum lines of the output in a finding.
+    const MAX_LINES: usize = 5;
+    let reason = match output.end {
+        ValidatorEnd::Code(0) => return None,
+        ValidatorEnd::Code(code) => format!("exit code {code}"),
+        ValidatorEnd::Signal(signal) => format!("ended by signal {signal}"),
+        ValidatorEnd::TimeLimit => "it did not end in time".to_owned(),
+        ValidatorEnd::NotStarted => "it could not be started".to_owned(),
+    };
+    let text = String::from_utf8_lossy(&output.text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let shown = lines[lines.len().saturating_sub(MAX_LINES)..].join("; ");
+    let line = test.line.map(|line| format!(":{line}")).unwrap_or_default();
+    let (name, file) = (&test.name, test.file.display());
+    let colon = if shown.is_empty() { "" } else { ": " };
+    let message = format!("{name} ({file}{line}): {reason}{colon}{shown}");
+    let layers = context.checked_names();
+    Some(Finding::new(&lints::TEST, "", None, plain(&message)).attributed_to(layers))
 }
 
 /// Returns the commands for the lower layers: those that found problems in all layers.
@@ -263,9 +314,9 @@ pub(super) fn lower_plan(
     let mut plan = ValidatorPlan { limit: merged.limit, ..ValidatorPlan::default() };
     let Some(lower) = &context.roots()?.lower else { return Ok(plan) };
     for (command, output) in merged.commands.iter().zip(outputs) {
-        let validator = &VALIDATORS[command.index];
-        let is_doubtful =
-            matches!(command.read(output), Answer::Problems(problems) if !problems.is_empty());
+        let Job::Validator(index) = command.job else { continue };
+        let validator = &VALIDATORS[index];
+        let is_doubtful = matches!(command.read(validator, output), Answer::Problems(problems) if !problems.is_empty());
         if !is_doubtful || !applies(validator, lower)? {
             continue;
         }
@@ -281,7 +332,7 @@ pub(super) fn lower_plan(
             }
         }
         if !arguments.is_empty() || command.arguments.is_empty() {
-            plan.push(command.index, arguments);
+            plan.push(index, arguments);
         }
     }
     Ok(plan)
@@ -291,7 +342,8 @@ impl ValidatorPlan {
     fn push(&mut self, index: usize, arguments: Vec<Vec<u8>>) {
         let Validator { command: script, limit, .. } = VALIDATORS[index];
         let limit = self.limit.unwrap_or(Duration::from_secs(limit.into()));
-        self.commands.push(ValidatorCommand { index, script, arguments, limit });
+        let job = Job::Validator(index);
+        self.commands.push(ValidatorCommand { job, script, arguments, limit });
     }
 }
 
@@ -308,8 +360,15 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         findings.could_not_run(lint, reason.clone());
     }
     for (command, output) in merged.commands.iter().zip(outputs) {
-        let validator = &VALIDATORS[command.index];
-        let problems = match command.read(output) {
+        let index = match command.job {
+            Job::Validator(index) => index,
+            Job::Test(index) => {
+                findings.found.extend(failed_test(context, &context.request.tests[index], output));
+                continue;
+            }
+        };
+        let validator = &VALIDATORS[index];
+        let problems = match command.read(validator, output) {
             Answer::Problems(problems) => problems,
             Answer::DoesNotApply => continue,
             Answer::NoResult(reason) => {
@@ -318,9 +377,9 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
             }
         };
         let mut lower = lower.commands.iter().zip(lower_outputs);
-        let before = match lower.find(|(other, _)| other.index == command.index) {
+        let before = match lower.find(|(other, _)| other.job == command.job) {
             None => Vec::new(),
-            Some((command, output)) => match command.read(output) {
+            Some((command, output)) => match command.read(validator, output) {
                 Answer::Problems(problems) => problems,
                 Answer::DoesNotApply => Vec::new(),
                 Answer::NoResult(reason) => {
@@ -332,7 +391,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         };
         let before: HashSet<_> = before.iter().map(Problem::key).collect();
         for problem in problems.iter().filter(|problem| !before.contains(&problem.key())) {
-            findings.push(finding(context, command, &problems, problem)?);
+            findings.push(finding(context, command, validator, &problems, problem)?);
         }
     }
     Ok(())
@@ -342,6 +401,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
 fn named_file(
     view: &StackView,
     command: &ValidatorCommand,
+    validator: &Validator,
     problem: &Problem,
 ) -> Result<Option<ViewNode>, LookError> {
     let Some(path) = problem.path.as_ref().map(String::as_bytes) else { return Ok(None) };
@@ -351,7 +411,7 @@ fn named_file(
     // A name without its directory: of an argument, or of a file that is included.
     let end = [b"/", path].concat();
     let argument = command.arguments.iter().find(|argument| argument.ends_with(&end));
-    let included = VALIDATORS[command.index].files.iter().map(|dir| join(dir.as_bytes(), path));
+    let included = validator.files.iter().map(|dir| join(dir.as_bytes(), path));
     for path in argument.cloned().into_iter().chain(included) {
         if let Some(node) = resolve(view, &path)? {
             return Ok(Some(node));
@@ -363,12 +423,12 @@ fn named_file(
 fn finding(
     context: &CheckContext<'_>,
     command: &ValidatorCommand,
+    validator: &Validator,
     problems: &[Problem],
     problem: &Problem,
 ) -> Result<Finding, PassError> {
     let view = &context.roots()?.view;
-    let validator = &VALIDATORS[command.index];
-    let mut node = named_file(view, command, problem)?;
+    let mut node = named_file(view, command, validator, problem)?;
     let mut line = problem.line;
     // A message without a place may be about another file of the same program.
     let is_absolute = problem.path.as_ref().is_some_and(|path| path.starts_with('/'));
@@ -377,7 +437,7 @@ fn finding(
         // A file that another message names, or else the main file. Its lines are other ones.
         let is_exact = matches!(validator.reading, Reading::With(_));
         for other in problems.iter().filter(|_| !is_exact) {
-            node = node.or(named_file(view, command, other)?);
+            node = node.or(named_file(view, command, validator, other)?);
         }
         if node.is_some() || problem.path.is_some() {
             line = None;

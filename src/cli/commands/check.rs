@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anstyle::AnsiColor;
 use clap::{Args as ClapArgs, ValueEnum};
+use provisioners::ImageTest;
 use provisioners::project::Member;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
@@ -436,8 +437,16 @@ fn project_request(
         kernel: request.kernel.clone().or(kernel),
         initrd,
         budget: OverlayBudget { size: check.size, ram: check.ram, machine: check.machine },
+        tests: if args.run { tests(member)? } else { Vec::new() },
         selection,
     })
+}
+
+/// Returns the tests of an image that need no booted machine.
+fn tests(member: &Member) -> Result<Vec<ImageTest>, CommandError> {
+    let mut tests = member.image.tests()?;
+    tests.retain(|test| !test.booted);
+    Ok(tests)
 }
 
 fn print_reports(ui: &Ui, reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {

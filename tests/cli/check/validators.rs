@@ -417,3 +417,32 @@ fn missing_functions_are_found() {
     let report = Report::new(finish(check.args(["--run", "--only", "run", "--json"])));
     assert_eq!(report.found, ["symbols /usr/local/bin/p: undefined symbol: two"]);
 }
+
+#[test]
+fn tests_of_a_provisioner_run_in_the_merged_root_and_change_nothing() {
+    let mut overlay = Archive::new();
+    overlay.file("etc/x", "one\n");
+    let images = Images::new(&base(), &overlay);
+    let stage = &images.stage;
+    stage.write("tool/provisioner.yml", "variables: {word: one}\nfiles: files\n");
+    stage.write("tool/files/etc/x", "one\n");
+    let list = "- {file: /etc/x, contains: \"{{ word }}\"}\n- {file: /etc/x, contains: two}\n\
+                - {port: 22}\n";
+    stage.write("tool/tests/all.yml", list);
+    stage.write("tool/tests/write.sh", "echo $OVERCOAT_VAR_word >/etc/made; cat /etc/made\n");
+    stage.write("tool/tests/slow.sh", "exec sleep 60\n");
+    let project = "output: .\nimages:\n  o: {base: ./base.cpio, provisioner: tool}\n";
+    stage.write("overcoat.yml", project);
+    for who in EACH_PRIVILEGE {
+        let mut command = stage.overcoat(who);
+        command.current_dir(stage.path("")).args(["check", "o", "--run", "--only", "run/test"]);
+        let report = Report::new(finish(command.args(["--json", "--run-limit", "3"])));
+        let expected = [
+            "test : tool: file /etc/x (./tool/tests/all.yml:2): exit code 1: /etc/x does not \
+             contain two",
+            "test : tool: slow (./tool/tests/slow.sh): it did not end in time",
+        ];
+        assert_eq!(report.found, expected, "{:#}", report.value);
+        assert!(report.not_run.is_empty(), "{:#}", report.value);
+    }
+}
