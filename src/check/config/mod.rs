@@ -6,11 +6,14 @@
 
 mod accounts;
 mod files;
+mod fstab;
+mod inspector;
 mod lints;
 
 use super::Pass;
 use super::faults::{Survey, report};
 
+use fstab::{FSTAB, FSTAB_DEVICE, FSTAB_ROOT};
 use lints::*;
 
 /// Returns a pass that reports the faults of a survey.
@@ -26,5 +29,7 @@ macro_rules! survey {
     };
 }
 
-pub(super) static PASSES: &[Pass] =
-    &[survey!(accounts::survey, ACCOUNT_LINE, UID_ZERO, SHADOW, SHELL)];
+pub(super) static PASSES: &[Pass] = &[
+    survey!(accounts::survey, ACCOUNT_LINE, UID_ZERO, SHADOW, SHELL),
+    survey!(fstab::survey, FSTAB, FSTAB_DEVICE, FSTAB_ROOT),
+];

@@ -1,6 +1,8 @@
 //! Lints of configuration files: texts that the programs reject or ignore, and similar ones that
 //! they accept.
 
+mod boot;
+
 use super::{PASSWD, Pair, base};
 use crate::support::newc::Archive;
 

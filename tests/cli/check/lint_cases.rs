@@ -318,6 +318,9 @@ fn config() -> Vec<Case> {
         put("config/uid-zero", "/etc/passwd", &account("toor:*:0:0::/:/bin/sh")),
         put("config/shadow", "/etc/passwd", &account("who:x:7:60::/:/bin/sh")),
         put("config/shell", "/etc/passwd", &account("who:*:1000:60::/:/bin/zsh")),
+        put("config/fstab", "/etc/fstab", "tmpfs /tmp\n"),
+        put("config/fstab-device", "/etc/fstab", "UUID=1 /data ext4 defaults 0 2\n"),
+        put("config/fstab-root", "/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n"),
     ]
 }
 
@@ -373,7 +376,10 @@ fn safe() -> Vec<Case> {
         put("safe/credentials", "/etc/apt/sources.list", "deb https://b:c@a.org/ bookworm main\n"),
         put("safe/credentials", "/etc/apt/sources.list.d/a.sources", "URIs: https://b:c@a.org/\n"),
         put("safe/credentials", "/etc/ppp/chap-secrets", "# c s secret ip\nname * secret *\n"),
-        put("safe/credentials", "/etc/fstab", "//a/b /mnt cifs user=b,password=c,ro 0 0\n"),
+        with("safe/credentials", "/etc/fstab", |overlay| {
+            overlay.program("usr/sbin/mount.cifs", &programs().program);
+            overlay.file("etc/fstab", "//a/b /mnt cifs user=b,password=c,ro 0 0\n");
+        }),
         put("safe/credentials", "/root/.s3cfg", "[default]\nsecret_key = abc\n"),
         put("safe/credentials", "/root/.curlrc", "--silent\nuser = \"name:password1\"\n"),
         put(
