@@ -5,6 +5,7 @@
 //! styles are not checked.
 
 mod accounts;
+mod boot;
 mod files;
 mod fstab;
 mod inspector;
@@ -13,6 +14,7 @@ mod lints;
 use super::Pass;
 use super::faults::{Survey, report};
 
+use boot::{DEFAULT_TARGET, KERNEL_COMMAND_LINE};
 use fstab::{FSTAB, FSTAB_DEVICE, FSTAB_ROOT};
 use lints::*;
 
@@ -32,4 +34,6 @@ macro_rules! survey {
 pub(super) static PASSES: &[Pass] = &[
     survey!(accounts::survey, ACCOUNT_LINE, UID_ZERO, SHADOW, SHELL),
     survey!(fstab::survey, FSTAB, FSTAB_DEVICE, FSTAB_ROOT),
+    survey!(boot::default_target, DEFAULT_TARGET),
+    survey!(boot::command_line, KERNEL_COMMAND_LINE),
 ];

@@ -321,6 +321,11 @@ fn config() -> Vec<Case> {
         put("config/fstab", "/etc/fstab", "tmpfs /tmp\n"),
         put("config/fstab-device", "/etc/fstab", "UUID=1 /data ext4 defaults 0 2\n"),
         put("config/fstab-root", "/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n"),
+        with("config/default-target", "/etc/systemd/system/default.target", |overlay| {
+            overlay.file("etc/systemd/system/rescue.target", "[Unit]\n");
+            overlay.link("etc/systemd/system/default.target", "rescue.target");
+        }),
+        put("config/kernel-command-line", "/etc/kernel/cmdline", "console=ttyS0\n"),
     ]
 }
 

@@ -67,3 +67,71 @@ fn removed_mount_program_of_an_entry_is_reported() {
     assert_eq!(gone("usr/sbin/mount.fuse"), [message(2, "fuse.sshfs", "mount.fuse")]);
     assert_eq!(gone("usr/bin/sshfs"), [message(2, "fuse.sshfs", "sshfs")]);
 }
+
+#[test]
+fn default_target_that_does_not_start_the_system_is_reported() {
+    let default = "etc/systemd/system/default.target";
+    let prepare = |base: &mut Archive| {
+        base.link("usr/lib/systemd/system/default.target", "multi-user.target");
+        for name in ["rescue.target", "poweroff.target"] {
+            base.file(&format!("usr/lib/systemd/system/{name}"), "[Unit]\n");
+        }
+    };
+    let with = |target: &str| {
+        found(prepare, |overlay| {
+            overlay.link(default, target);
+        })
+    };
+    let message = |text: &str| [format!("default-target /{default}: {text}")];
+    for (target, text) in [
+        ("/usr/lib/systemd/system/rescue.target", "it leads to rescue.target"),
+        ("/lib/systemd/system/poweroff.target", "it leads to poweroff.target"),
+        ("/dev/null", "default.target is masked"),
+        ("/lib/systemd/system/none.target", "it leads to none.target, which does not exist"),
+    ] {
+        assert_eq!(with(target), message(text), "{target}");
+    }
+    for target in ["/lib/systemd/system/multi-user.target", "/etc/none/multi-user.target"] {
+        assert_eq!(with(target), [""; 0], "{target}");
+    }
+    let empty = found(prepare, |overlay| {
+        overlay.file(default, "");
+    });
+    assert_eq!(empty, message("default.target is an empty file, which masks it"));
+    // The target that it leads to is masked or removed.
+    let many = "etc/systemd/system/multi-user.target";
+    let masked = |overlay: &mut Archive| {
+        overlay.link(default, &format!("/{many}"));
+        overlay.link(many, "/dev/null");
+    };
+    assert_eq!(found(prepare, masked), message("multi-user.target is masked"));
+    let path = "usr/lib/systemd/system/default.target";
+    let gone =
+        found(prepare, |overlay| overlay.whiteout("usr/lib/systemd/system/multi-user.target"));
+    let expected = "it leads to multi-user.target, which does not exist";
+    assert_eq!(gone, [format!("default-target /{path}: {expected}")]);
+    let gone = found(prepare, |overlay| overlay.whiteout(path));
+    let expected = "default-target /usr/lib/systemd/systemd: there is no default.target";
+    assert_eq!(gone, [expected]);
+}
+
+#[test]
+fn words_of_the_kernel_command_line_in_files_are_notes() {
+    let grub = "# GRUB_CMDLINE_LINUX=a\nGRUB_CMDLINE_LINUX_DEFAULT=\"quiet splash\"\n\
+        GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX console=ttyS0 ro\"\n";
+    let note = "kernel-command-line";
+    assert_found(
+        &[("etc/default/grub", grub), ("etc/default/grub.d/a.cfg", "GRUB_CMDLINE_LINUX=''\n")],
+        &[&format!("{note} /etc/default/grub:4: a machine does not get console=ttyS0")],
+    );
+    assert_found(
+        &[
+            ("boot/loader/entries/a.conf", "title a\noptions root=/dev/sda1 ro nomodeset\n"),
+            ("etc/kernel/cmdline", "root=UUID=1 ro mitigations=off\n"),
+        ],
+        &[
+            &format!("{note} /boot/loader/entries/a.conf:2: a machine does not get nomodeset"),
+            &format!("{note} /etc/kernel/cmdline:1: a machine does not get mitigations=off"),
+        ],
+    );
+}
