@@ -10,6 +10,7 @@ mod files;
 mod fstab;
 mod inspector;
 mod lints;
+mod network;
 
 use super::Pass;
 use super::faults::{Survey, report};
@@ -17,6 +18,7 @@ use super::faults::{Survey, report};
 use boot::{DEFAULT_TARGET, KERNEL_COMMAND_LINE};
 use fstab::{FSTAB, FSTAB_DEVICE, FSTAB_ROOT};
 use lints::*;
+use network::NETWORK_FILE;
 
 /// Returns a pass that reports the faults of a survey.
 macro_rules! survey {
@@ -36,4 +38,5 @@ pub(super) static PASSES: &[Pass] = &[
     survey!(fstab::survey, FSTAB, FSTAB_DEVICE, FSTAB_ROOT),
     survey!(boot::default_target, DEFAULT_TARGET),
     survey!(boot::command_line, KERNEL_COMMAND_LINE),
+    survey!(network::survey, NETWORK_FILE),
 ];

@@ -2,6 +2,7 @@
 //! they accept.
 
 mod boot;
+mod network;
 
 use super::{PASSWD, Pair, base};
 use crate::support::newc::Archive;

@@ -326,6 +326,7 @@ fn config() -> Vec<Case> {
             overlay.link("etc/systemd/system/default.target", "rescue.target");
         }),
         put("config/kernel-command-line", "/etc/kernel/cmdline", "console=ttyS0\n"),
+        put("config/network-file", "/etc/systemd/network/a.link", "[Link]\nName=a\n"),
     ]
 }
 
