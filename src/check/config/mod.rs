@@ -9,16 +9,20 @@ mod boot;
 mod files;
 mod fstab;
 mod inspector;
+mod interfaces;
 mod lints;
 mod network;
+mod resolver;
 
 use super::Pass;
 use super::faults::{Survey, report};
 
 use boot::{DEFAULT_TARGET, KERNEL_COMMAND_LINE};
 use fstab::{FSTAB, FSTAB_DEVICE, FSTAB_ROOT};
+use interfaces::INTERFACES;
 use lints::*;
 use network::NETWORK_FILE;
+use resolver::{HOSTNAME, HOSTS, RESOLV_CONF};
 
 /// Returns a pass that reports the faults of a survey.
 macro_rules! survey {
@@ -39,4 +43,6 @@ pub(super) static PASSES: &[Pass] = &[
     survey!(boot::default_target, DEFAULT_TARGET),
     survey!(boot::command_line, KERNEL_COMMAND_LINE),
     survey!(network::survey, NETWORK_FILE),
+    survey!(resolver::survey, RESOLV_CONF, HOSTS, HOSTNAME),
+    survey!(interfaces::survey, INTERFACES),
 ];

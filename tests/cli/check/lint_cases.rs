@@ -327,6 +327,13 @@ fn config() -> Vec<Case> {
         }),
         put("config/kernel-command-line", "/etc/kernel/cmdline", "console=ttyS0\n"),
         put("config/network-file", "/etc/systemd/network/a.link", "[Link]\nName=a\n"),
+        put("config/resolv-conf", "/etc/resolv.conf", "serch example.org\n"),
+        put("config/hosts", "/etc/hosts", "localhost 127.0.0.1\n"),
+        put("config/hostname", "/etc/hostname", "node 1\n"),
+        with("config/interfaces", "/etc/network/interfaces", |overlay| {
+            overlay.program("usr/sbin/ifup", "#!/bin/sh\n");
+            overlay.file("etc/network/interfaces", "iface\n");
+        }),
     ]
 }
 

@@ -112,3 +112,88 @@ fn network_files_without_systemd_networkd_are_reported() {
     };
     assert_eq!(found(prepare, make), [format!("{expected}, is not enabled")]);
 }
+
+#[test]
+fn lines_that_the_resolver_ignores_are_reported() {
+    let resolv = "# a\n; b\n nameserver 192.0.2.1\nnameserver\nnameserver 192.0.2.300\n\
+        nameserver 192.0.2.1\r\nnameservers 192.0.2.1\nfoo bar\nnameserver 192.0.2.1 # c\n\
+        nameserver fe80::1%eth0\nnameserver 2001:db8::1\nnameserver 192.0.2.4\n\
+        nameserver 192.0.2.5\n\
+        search a b\noptions trust-ad\n";
+    let expected = [
+        "resolv-conf /etc/resolv.conf:3: a blank precedes nameserver",
+        "resolv-conf /etc/resolv.conf:4: nameserver has no address",
+        "resolv-conf /etc/resolv.conf:5: invalid address 192.0.2.300",
+        "resolv-conf /etc/resolv.conf:6: the line ends with CR",
+        "resolv-conf /etc/resolv.conf:7: unknown keyword nameservers; did you mean nameserver?",
+        "resolv-conf /etc/resolv.conf:8: unknown keyword foo",
+        "resolv-conf /etc/resolv.conf:12: it has more than three name servers",
+        "safe/resolv-conf",
+    ];
+    assert_found(&[("etc/resolv.conf", resolv)], &expected[..7]);
+    let hosts = "# a\n127.0.0.1 localhost # b\n::1 ip6-localhost\nfe80::1%lo0 a\n\n192.0.2 a\n\
+        192.0.2.1\n192.0.2.1#a\nlocalhost 127.0.0.1\n";
+    let expected = [
+        "hosts /etc/hosts:6: invalid address 192.0.2",
+        "hosts /etc/hosts:7: 192.0.2.1 has no name",
+        "hosts /etc/hosts:8: 192.0.2.1 has no name",
+        "hosts /etc/hosts:9: invalid address localhost",
+    ];
+    assert_found(&[("etc/hosts", hosts)], &expected);
+    for (name, expected) in [
+        ("node 1\n", "hostname /etc/hostname:1: the name node 1 has invalid characters"),
+        ("# a\nnöde\n", "hostname /etc/hostname:2: the name nöde has invalid characters"),
+        ("-node\n", "hostname /etc/hostname:1: the name -node has an empty part"),
+        ("node.\n", "hostname /etc/hostname:1: the name node. has an empty part"),
+        ("one\ntwo\n", "hostname /etc/hostname:2: the name two is not in the first line"),
+    ] {
+        assert_found(&[("etc/hostname", name)], &[expected]);
+    }
+    let long = "a".repeat(65);
+    let expected = "hostname /etc/hostname:1: the name has 65 characters, not at most 64";
+    assert_found(&[("etc/hostname", &long)], &[expected]);
+    for name in ["", "# none\n", "node-1.example.org\n", "node_1", &"a".repeat(64)] {
+        assert_found(&[("etc/hostname", name)], &[]);
+    }
+}
+
+#[test]
+fn interfaces_that_ifup_rejects_or_does_not_start_are_reported() {
+    let ifup = ("usr/sbin/ifup", "");
+    let file = "etc/network/interfaces";
+    for (text, expected) in [
+        ("iface\n", "interfaces /etc/network/interfaces:2: iface has no name"),
+        ("iface a\n", "interfaces /etc/network/interfaces:2: iface a has no address family"),
+        ("iface a inet\n", "interfaces /etc/network/interfaces:2: iface a has no method"),
+        ("iface a inet6 dhcp6\n", "interfaces /etc/network/interfaces:2: unknown method dhcp6"),
+        ("iface a ipv4 dhcp\n", "interfaces /etc/network/interfaces:2: unknown address family"),
+        ("adress 192.0.2.1\n", "interfaces /etc/network/interfaces:2: unknown keyword adress"),
+        (
+            "iface a inet manual\n up\n",
+            "interfaces /etc/network/interfaces:3: the option up has no value",
+        ),
+        ("iface b inet dhcp\n", "interfaces /etc/network/interfaces:2: nothing brings b up"),
+        (
+            "auto eth0\niface eth0 inet dhcp\n",
+            "interfaces /etc/network/interfaces:3: the name eth0",
+        ),
+        ("source /etc/none\n", "interfaces /etc/network/interfaces:2: the file /etc/none does not"),
+    ] {
+        let text = format!("auto a\n{text}");
+        assert_found(&[ifup, (file, &text)], &[expected]);
+    }
+    let accepted = "# a\nauto lo enp1s0\niface lo inet loopback\n\
+        source /etc/network/interfaces.d/*\n\
+        iface enp1s0 inet static\n  address 192.0.2.1/24\n  # b\n  anything new\n  up ls \\\n -l\n\
+        iface enp1s0 inet6 auto\nallow-hotplug enp2s0\niface enp2s0 inet dhcp\n\
+        iface base inet dhcp\niface enp3s0 inherits base\nno-auto-down lo\n";
+    let sourced = ("etc/network/interfaces.d/a", "auto enp3s0\niface\n");
+    let expected = "interfaces /etc/network/interfaces.d/a:2: iface has no name";
+    assert_found(&[ifup, (file, accepted), sourced], &[expected]);
+    // A pattern brings up its interfaces; ifup ignores names with other characters.
+    let ignored = ("etc/network/interfaces.d/a~", "iface\n");
+    let text = "auto /enp*\niface enp1s0 inet dhcp\nsource interfaces.d/*\n";
+    assert_found(&[ifup, (file, text), ignored], &[]);
+    // Without ifup, nothing reads the file.
+    assert_found(&[(file, "iface\n")], &[]);
+}
