@@ -10,9 +10,11 @@ mod files;
 mod fstab;
 mod inspector;
 mod interfaces;
+mod known_accounts;
 mod lints;
 mod network;
 mod resolver;
+mod udev;
 
 use super::Pass;
 use super::faults::{Survey, report};
@@ -23,6 +25,7 @@ use interfaces::INTERFACES;
 use lints::*;
 use network::NETWORK_FILE;
 use resolver::{HOSTNAME, HOSTS, RESOLV_CONF};
+use udev::UDEV_RULE;
 
 /// Returns a pass that reports the faults of a survey.
 macro_rules! survey {
@@ -45,4 +48,5 @@ pub(super) static PASSES: &[Pass] = &[
     survey!(network::survey, NETWORK_FILE),
     survey!(resolver::survey, RESOLV_CONF, HOSTS, HOSTNAME),
     survey!(interfaces::survey, INTERFACES),
+    survey!(udev::survey, UDEV_RULE),
 ];

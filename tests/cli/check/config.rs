@@ -2,6 +2,7 @@
 //! they accept.
 
 mod boot;
+mod devices;
 mod network;
 
 use super::{PASSWD, Pair, base};

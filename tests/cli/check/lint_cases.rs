@@ -334,6 +334,10 @@ fn config() -> Vec<Case> {
             overlay.program("usr/sbin/ifup", "#!/bin/sh\n");
             overlay.file("etc/network/interfaces", "iface\n");
         }),
+        with("config/udev-rule", "/etc/udev/rules.d/a.rules", |overlay| {
+            overlay.program("usr/lib/systemd/systemd-udevd", &programs().program);
+            overlay.file("etc/udev/rules.d/a.rules", "KERNEL=\"sda\", MODE=\"0660\"\n");
+        }),
     ]
 }
 
