@@ -6,11 +6,14 @@
 
 mod accounts;
 mod boot;
+mod created;
 mod files;
 mod fstab;
 mod inspector;
 mod interfaces;
+mod kernel;
 mod known_accounts;
+mod ld_so;
 mod lints;
 mod network;
 mod resolver;
@@ -20,8 +23,11 @@ use super::Pass;
 use super::faults::{Survey, report};
 
 use boot::{DEFAULT_TARGET, KERNEL_COMMAND_LINE};
+use created::{SYSUSERS, TMPFILES};
 use fstab::{FSTAB, FSTAB_DEVICE, FSTAB_ROOT};
 use interfaces::INTERFACES;
+use kernel::{BINFMT, MODPROBE, MODULES_LOAD, SYSCTL};
+use ld_so::LD_SO;
 use lints::*;
 use network::NETWORK_FILE;
 use resolver::{HOSTNAME, HOSTS, RESOLV_CONF};
@@ -49,4 +55,11 @@ pub(super) static PASSES: &[Pass] = &[
     survey!(resolver::survey, RESOLV_CONF, HOSTS, HOSTNAME),
     survey!(interfaces::survey, INTERFACES),
     survey!(udev::survey, UDEV_RULE),
+    survey!(kernel::modprobe, MODPROBE),
+    survey!(kernel::modules_load, MODULES_LOAD),
+    survey!(kernel::sysctl, SYSCTL),
+    survey!(kernel::binfmt, BINFMT),
+    survey!(created::tmpfiles, TMPFILES),
+    survey!(created::sysusers, SYSUSERS),
+    survey!(ld_so::survey, LD_SO),
 ];

@@ -338,6 +338,13 @@ fn config() -> Vec<Case> {
             overlay.program("usr/lib/systemd/systemd-udevd", &programs().program);
             overlay.file("etc/udev/rules.d/a.rules", "KERNEL=\"sda\", MODE=\"0660\"\n");
         }),
+        put("config/modprobe", "/etc/modprobe.d/a.conf", "blacklst a\n"),
+        put("config/modules-load", "/etc/modules-load.d/a.conf", "none\n"),
+        put("config/sysctl", "/etc/sysctl.d/a.conf", "vm.swappiness 1\n"),
+        put("config/binfmt", "/etc/binfmt.d/a.conf", ":a:E::exe::/usr/bin/none:\n"),
+        put("config/tmpfiles", "/etc/tmpfiles.d/a.conf", "d /run/a 0755 none none\n"),
+        put("config/sysusers", "/etc/sysusers.d/a.conf", "x a\n"),
+        put("config/ld-so", "/etc/ld.so.conf.d/a.conf", "/usr/none\n"),
     ]
 }
 
