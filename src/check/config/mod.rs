@@ -7,6 +7,7 @@
 mod accounts;
 mod boot;
 mod created;
+mod dbus;
 mod files;
 mod fstab;
 mod inspector;
@@ -24,6 +25,7 @@ use super::faults::{Survey, report};
 
 use boot::{DEFAULT_TARGET, KERNEL_COMMAND_LINE};
 use created::{SYSUSERS, TMPFILES};
+use dbus::DBUS_POLICY;
 use fstab::{FSTAB, FSTAB_DEVICE, FSTAB_ROOT};
 use interfaces::INTERFACES;
 use kernel::{BINFMT, MODPROBE, MODULES_LOAD, SYSCTL};
@@ -62,4 +64,5 @@ pub(super) static PASSES: &[Pass] = &[
     survey!(created::tmpfiles, TMPFILES),
     survey!(created::sysusers, SYSUSERS),
     survey!(ld_so::survey, LD_SO),
+    survey!(dbus::survey, DBUS_POLICY),
 ];

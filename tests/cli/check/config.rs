@@ -4,6 +4,7 @@
 mod boot;
 mod devices;
 mod network;
+mod random;
 
 use super::{PASSWD, Pair, base};
 use crate::support::newc::Archive;

@@ -345,6 +345,7 @@ fn config() -> Vec<Case> {
         put("config/tmpfiles", "/etc/tmpfiles.d/a.conf", "d /run/a 0755 none none\n"),
         put("config/sysusers", "/etc/sysusers.d/a.conf", "x a\n"),
         put("config/ld-so", "/etc/ld.so.conf.d/a.conf", "/usr/none\n"),
+        put("config/dbus-policy", "/etc/dbus-1/system.d/a.conf", "<busconfig>\n"),
     ]
 }
 

@@ -209,3 +209,29 @@ fn missing_directories_of_libraries_are_notes() {
         &["ld-so /etc/ld.so.conf.d/a.conf:2: the directory /usr/none does not exist"],
     );
 }
+
+#[test]
+fn policies_that_the_bus_ignores_are_reported() {
+    let policy = |text: &str| {
+        format!(
+            "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN\"\n \
+             \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n\
+             <busconfig>\n{text}\n</busconfig>\n"
+        )
+    };
+    let path = "/etc/dbus-1/system.d/a.conf";
+    for (text, expected) in [
+        ("<policy user=\"none\"><allow own=\"a\"/></policy>", "4: unknown user none"),
+        ("<policy group=\"none\"></policy>", "4: unknown group none"),
+        ("<policy context=\"default\">\n<deny user=\"none\"/></policy>", "5: unknown user none"),
+        ("<policy user=\"root\">", "5: it is not well-formed XML"),
+        ("<policy user=root/>", "4: it is not well-formed XML"),
+    ] {
+        let expected = format!("dbus-policy {path}:{expected}");
+        assert_found(&[(&path[1..], &policy(text))], &[&expected]);
+    }
+    let accepted = "<!-- a -->\n<policy user=\"games\"><allow own=\"a\"/></policy>\n\
+        <policy context=\"default\"><allow user=\"*\"/><allow send_destination=\"a\"/></policy>\n\
+        <policy group=\"60\"/><policy at_console=\"true\"/>";
+    assert_found(&[(&path[1..], &policy(accepted)), ("etc/dbus-1/system.d/README", "<")], &[]);
+}
