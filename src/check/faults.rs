@@ -70,8 +70,43 @@ impl Fault {
     }
 }
 
+/// The faults that a survey finds, within a limit: the content of an image is not trusted.
+#[derive(Default)]
+pub(super) struct Faults {
+    found: Vec<Fault>,
+    /// Whether more faults were found.
+    is_truncated: bool,
+}
+
+/// Maximum number of faults that a survey reports.
+const MAX_FAULTS: usize = 10_000;
+
+impl Faults {
+    pub(super) fn push(&mut self, fault: Fault) {
+        match self.found.len() < MAX_FAULTS {
+            true => self.found.push(fault),
+            false => self.is_truncated = true,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    fn of(view: &StackView, survey: Survey) -> Result<Vec<Fault>, PassError> {
+        let mut faults = Faults::default();
+        survey(view, &mut faults)?;
+        match faults.is_truncated {
+            false => Ok(faults.found),
+            true => Err(PassError::CannotRun(format!(
+                "the files of the root have more than {MAX_FAULTS} faults"
+            ))),
+        }
+    }
+}
+
 /// A function that finds faults of a root.
-pub(super) type Survey = fn(&StackView, &mut Vec<Fault>) -> Result<(), PassError>;
+pub(super) type Survey = fn(&StackView, &mut Faults) -> Result<(), PassError>;
 
 /// Reports the faults of the merged root that the lower layers do not have.
 pub(super) fn report(
@@ -80,14 +115,11 @@ pub(super) fn report(
     survey: Survey,
 ) -> Result<(), PassError> {
     let roots = context.roots()?;
-    let mut faults = Vec::new();
-    survey(&roots.view, &mut faults)?;
-    let mut known = Vec::new();
-    if let Some(lower) = &roots.lower
-        && !faults.is_empty()
-    {
-        survey(lower, &mut known)?;
-    }
+    let faults = Faults::of(&roots.view, survey)?;
+    let known = match &roots.lower {
+        Some(lower) if !faults.is_empty() => Faults::of(lower, survey)?,
+        _ => Vec::new(),
+    };
     let known: HashSet<_> = known.iter().map(Fault::key).collect();
     for fault in faults {
         if known.contains(&fault.key()) {

@@ -28,8 +28,13 @@ impl ConfigFile {
         }
     }
 
-    fn of(view: &StackView, node: ViewNode) -> Result<ConfigFile, LookError> {
-        let text = String::from_utf8_lossy(&view.head(&node, MAX_FILE_BYTES)?).into_owned();
+    /// Reads the text of a file.
+    pub(super) fn of(view: &StackView, node: ViewNode) -> Result<ConfigFile, LookError> {
+        let mut text = String::from_utf8_lossy(&view.head(&node, MAX_FILE_BYTES)?).into_owned();
+        if node.attr.size > MAX_FILE_BYTES as u64 {
+            // The last line is incomplete.
+            text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        }
         Ok(ConfigFile { node, text })
     }
 
@@ -91,6 +96,16 @@ pub(super) fn drop_ins(
     dirs: &[&str],
     suffix: &str,
 ) -> Result<Vec<ConfigFile>, LookError> {
+    let nodes = drop_in_nodes(view, dirs, suffix)?;
+    nodes.into_iter().map(|node| ConfigFile::of(view, node)).collect()
+}
+
+/// Returns the files that [`drop_ins`] reads.
+pub(super) fn drop_in_nodes(
+    view: &StackView,
+    dirs: &[&str],
+    suffix: &str,
+) -> Result<Vec<ViewNode>, LookError> {
     let mut names: BTreeMap<Vec<u8>, Option<ViewNode>> = BTreeMap::new();
     for dir in dirs {
         let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else { continue };
@@ -106,7 +121,7 @@ pub(super) fn drop_ins(
             names.insert(name, target.filter(ViewNode::is_file));
         }
     }
-    names.into_values().flatten().map(|node| ConfigFile::of(view, node)).collect()
+    Ok(names.into_values().flatten().collect())
 }
 
 /// Returns the program that a word names: a path, or a name in the usual directories.
@@ -142,7 +157,7 @@ pub(super) fn library_names(view: &StackView) -> Result<BTreeSet<String>, LookEr
         for child in view.children(&dir)? {
             if child.is_dir() && memmem::find(child.name(), b"-linux-").is_some() {
                 let nested = view.children(&child)?;
-                names.extend(nested.iter().map(|node| name_text(node)));
+                names.extend(nested.iter().map(name_text));
             }
             names.insert(name_text(&child));
         }

@@ -5,24 +5,36 @@
 //! styles are not checked.
 
 mod accounts;
+mod boot;
+mod created;
 mod cron;
+mod dbus;
 mod files;
+mod fstab;
+mod inspector;
+mod interfaces;
+mod kernel;
+mod known_accounts;
+mod ld_so;
 mod logrotate;
+mod network;
 mod nsswitch;
 mod region;
+mod resolver;
 mod sshd;
 mod sudoers;
+mod udev;
 
 use super::Pass;
 use super::faults::{Survey, report};
 
 /// Returns a pass that reports the faults of a survey.
 macro_rules! survey {
-    ($module:ident: $($lint:ident)+) => {
+    ($module:ident::$function:ident: $($lint:ident)+) => {
         Pass {
             lints: &[$(&$module::$lint),+],
             run: |context, findings| {
-                const SURVEY: Survey = $module::survey;
+                const SURVEY: Survey = $module::$function;
                 report(context, findings, SURVEY)
             },
         }
@@ -30,11 +42,26 @@ macro_rules! survey {
 }
 
 pub(super) static PASSES: &[Pass] = &[
-    survey!(accounts: ACCOUNT_LINE UID_ZERO SHADOW SHELL),
-    survey!(nsswitch: NSSWITCH),
-    survey!(sshd: SSHD SSH_KEYS),
-    survey!(sudoers: SUDOERS),
-    survey!(cron: CRON),
-    survey!(logrotate: LOGROTATE),
-    survey!(region: LOCALE TIME_ZONE),
+    survey!(accounts::survey: ACCOUNT_LINE UID_ZERO SHADOW SHELL),
+    survey!(nsswitch::survey: NSSWITCH),
+    survey!(sshd::survey: SSHD SSH_KEYS),
+    survey!(sudoers::survey: SUDOERS),
+    survey!(fstab::survey: FSTAB FSTAB_DEVICE FSTAB_ROOT),
+    survey!(boot::default_target: DEFAULT_TARGET),
+    survey!(boot::command_line: KERNEL_COMMAND_LINE),
+    survey!(network::survey: NETWORK_FILE),
+    survey!(resolver::survey: RESOLV_CONF HOSTS HOSTNAME),
+    survey!(interfaces::survey: INTERFACES),
+    survey!(udev::survey: UDEV_RULE),
+    survey!(kernel::modprobe: MODPROBE),
+    survey!(kernel::modules_load: MODULES_LOAD),
+    survey!(kernel::sysctl: SYSCTL),
+    survey!(kernel::binfmt: BINFMT),
+    survey!(created::tmpfiles: TMPFILES),
+    survey!(created::sysusers: SYSUSERS),
+    survey!(ld_so::survey: LD_SO),
+    survey!(dbus::survey: DBUS_POLICY),
+    survey!(cron::survey: CRON),
+    survey!(logrotate::survey: LOGROTATE),
+    survey!(region::survey: LOCALE TIME_ZONE),
 ];

@@ -1,14 +1,15 @@
 //! Outputs of real programs, and the problems that are read from them.
 
 use super::table::{Reading, VALIDATORS};
-use super::{Answer, ValidatorCommand, ValidatorEnd, ValidatorOutput};
+use super::{Answer, Job, ValidatorCommand, ValidatorEnd, ValidatorOutput};
 use crate::check::Severity;
 
 fn answer(name: &str, end: ValidatorEnd, text: &[u8]) -> Answer {
     let index = VALIDATORS.iter().position(|validator| validator.name == name).unwrap();
     let limit = std::time::Duration::from_secs(7);
-    let command = ValidatorCommand { index, script: "", arguments: Vec::new(), limit };
-    command.read(&ValidatorOutput { end, text: text.to_vec() })
+    let job = Job::Validator(index);
+    let command = ValidatorCommand { job, script: "", arguments: Vec::new(), limit };
+    command.read(&VALIDATORS[index], &ValidatorOutput { end, text: text.to_vec() })
 }
 
 /// Returns the problems as `path:line: message`, without a path that is not named.

@@ -1,6 +1,11 @@
 //! Lints of configuration files: texts that the programs reject or ignore, and similar ones that
 //! they accept.
 
+mod boot;
+mod devices;
+mod network;
+mod random;
+
 use super::programs::programs;
 use super::{PASSWD, Pair, base};
 use crate::support::newc::Archive;
