@@ -35,9 +35,8 @@ impl WorkerPool {
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let job: WorkerJob = Box::new(job);
         // The threads live as long as the queue. If they have ended, the job runs here.
-        match self.queue.as_ref().map(|queue| queue.send(job)) {
-            Some(Err(unsent)) => (unsent.0)(),
-            Some(Ok(())) | None => {}
+        if let Some(Err(unsent)) = self.queue.as_ref().map(|queue| queue.send(job)) {
+            (unsent.0)();
         }
     }
 }

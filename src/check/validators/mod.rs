@@ -304,6 +304,11 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         }
         Some(Validation::Ran { merged, lower }) => (&merged.0, &merged.1, &lower.0, &lower.1),
     };
+    let is_started = |output: &ValidatorOutput| output.end != ValidatorEnd::NotStarted;
+    if !outputs.is_empty() && !outputs.iter().any(is_started) {
+        let reason = "the image's /bin/sh cannot be executed: is it built for this machine?";
+        return Err(PassError::CannotRun(reason.to_owned()));
+    }
     for (lint, reason) in &merged.not_run {
         findings.could_not_run(lint, reason.clone());
     }

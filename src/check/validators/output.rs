@@ -9,7 +9,7 @@ const MAX_MESSAGE: usize = 400;
 /// Maximum problems of one validator.
 const MAX_PROBLEMS: usize = 1000;
 /// Directories of packages whose files clean-up deletes, and caches.
-const DELETED_DIRS: [&str; 10] = [
+pub(super) const DELETED_DIRS: [&str; 10] = [
     "/usr/share/doc/",
     "/usr/share/man/",
     "/usr/share/info/",

@@ -158,19 +158,6 @@ pub(super) static VALIDATORS: &[Validator] = &[
         ..VALIDATOR
     },
     Validator {
-        name: "systemd-tmpfiles --create",
-        lint: &TMPFILES,
-        program: "systemd-tmpfiles",
-        // Older versions have no --dry-run: what they create is thrown away.
-        command: "out=$(systemd-tmpfiles --create --dry-run 2>&1)\n\
-                  case $out in\n\
-                  *'unrecognized option'*) exec systemd-tmpfiles --create ;;\n\
-                  *) echo \"$out\" ;;\n\
-                  esac",
-        reading: always(&[".conf:"], &["legacy directory", "Duplicate line", "Would "]),
-        ..VALIDATOR
-    },
-    Validator {
         name: "udevadm verify",
         lint: &UDEV,
         program: "udevadm",
@@ -656,6 +643,20 @@ pub(super) static VALIDATORS: &[Validator] = &[
         files: &["etc/proftpd/proftpd.conf"],
         command: "mkdir -p /run/proftpd\nexec proftpd -t",
         reading: failed(&["fatal: ", "error: "], &["Checking syntax"]),
+        ..VALIDATOR
+    },
+    Validator {
+        name: "systemd-tmpfiles --create",
+        lint: &TMPFILES,
+        program: "systemd-tmpfiles",
+        // Older versions have no --dry-run: what they create is thrown away, but other validators
+        // may see it, so this one starts last.
+        command: "out=$(systemd-tmpfiles --create --dry-run 2>&1)\n\
+                  case $out in\n\
+                  *'unrecognized option'*) exec systemd-tmpfiles --create ;;\n\
+                  *) echo \"$out\" ;;\n\
+                  esac",
+        reading: always(&[".conf:"], &["legacy directory", "Duplicate line", "Would "]),
         ..VALIDATOR
     },
 ];

@@ -44,6 +44,21 @@ fn names_are_unique_and_complete() {
 }
 
 #[test]
+fn validators_are_documented() {
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CHECK.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let section = document.split("## The image's own validators").nth(1).unwrap();
+    for validator in VALIDATORS {
+        let row = |line: &&str| {
+            line.starts_with('|')
+                && line.contains(validator.program)
+                && line.ends_with(&format!("`{}` |", validator.lint.name))
+        };
+        assert!(section.lines().any(|line| row(&line)), "docs/CHECK.md lists {}", validator.name);
+    }
+}
+
+#[test]
 fn places_and_messages_are_read() {
     for (name, code, text, expected) in [
         (
