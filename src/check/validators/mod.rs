@@ -402,7 +402,8 @@ fn finding(
         Some(node) if is_certain && node.layer() >= context.first_checked() => {
             vec![context.layer_name(node).to_owned()]
         }
-        _ => context.responsible_layers(path.as_slice())?,
+        _ if is_certain || missing.is_some() => context.responsible_layers(path.as_slice())?,
+        _ => context.checked_names(),
     };
     let severity = problem.severity.unwrap_or(validator.lint.severity);
     let finding = Finding::new(validator.lint, "", path.as_deref(), problem.message.clone())

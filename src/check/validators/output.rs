@@ -117,7 +117,7 @@ fn message(line: &str) -> String {
         "error:",
         "warning:",
     ];
-    let markers = ["kmod_config_parse: ", "ERROR   "];
+    let markers = ["kmod_config_parse: ", "ERROR   ", "]: fatal: "];
     let marked = markers.iter().find_map(|marker| line.rsplit_once(marker));
     let line = marked.map_or(line, |(_, message)| message);
     let mut rest = line.trim();

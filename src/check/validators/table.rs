@@ -642,7 +642,7 @@ pub(super) static VALIDATORS: &[Validator] = &[
         program: "proftpd",
         files: &["etc/proftpd/proftpd.conf"],
         command: "mkdir -p /run/proftpd\nexec proftpd -t",
-        reading: failed(&["fatal: ", "error: "], &["Checking syntax"]),
+        reading: failed(&["fatal: ", "error: "], &["Did you mean"]),
         ..VALIDATOR
     },
     Validator {

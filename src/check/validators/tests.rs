@@ -448,6 +448,15 @@ fn servers_are_read() {
                /etc/cups/cupsd.conf."],
         ),
         (
+            "proftpd -t",
+            1,
+            "Checking syntax of configuration file\n2026-12-01 03:24:00,123 vm proftpd[8]: fatal: \
+             unknown configuration directive 'Frob' on line 211 of '/etc/proftpd/proftpd.conf'\n\
+             2026-12-01 03:24:00,123 vm proftpd[8]: fatal: Did you mean:   From\n",
+            &["/etc/proftpd/proftpd.conf:211: unknown configuration directive 'Frob' on line 211 \
+               of '/etc/proftpd/proftpd.conf'"],
+        ),
+        (
             "fail2ban-client -t",
             255,
             "2026-12-01 02:03:21,742 fail2ban [17]: ERROR   Failed during configuration: Have not \
