@@ -5,6 +5,7 @@
 
 mod lints;
 mod output;
+mod servers;
 mod table;
 mod targets;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use super::{Finding, Findings, Lint, LintSelection, Pass, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, join};
 use crate::text::escape::plain;
 
-use table::{Arguments, Reading, VALIDATORS};
+use table::{Arguments, Reading, validators};
 use targets::Targets;
 
 /// The group of the lints.
@@ -31,6 +32,7 @@ const PROGRAM_DIRS: [&str; 6] =
     ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// A program of an image that checks configuration.
+#[derive(Debug)]
 struct Validator {
     /// Its name in reports: the command in short.
     name: &'static str,
@@ -79,8 +81,7 @@ impl Problem {
 /// A command to run in a root.
 #[derive(Clone, Debug)]
 pub(crate) struct ValidatorCommand {
-    /// The index in [`VALIDATORS`].
-    index: usize,
+    validator: &'static Validator,
     /// A script for `/bin/sh`.
     pub(crate) script: &'static str,
     /// The parameters of the script.
@@ -92,7 +93,7 @@ pub(crate) struct ValidatorCommand {
 impl ValidatorCommand {
     /// Returns the validator's name for display.
     pub(crate) fn name(&self) -> &'static str {
-        VALIDATORS[self.index].name
+        self.validator.name
     }
 }
 
@@ -152,7 +153,7 @@ enum Answer {
 impl ValidatorCommand {
     /// Reads the problems from its output.
     fn read(&self, output: &ValidatorOutput) -> Answer {
-        let validator = &VALIDATORS[self.index];
+        let validator = self.validator;
         let name = validator.name;
         let code = match output.end {
             ValidatorEnd::Code(code) => code,
@@ -233,7 +234,7 @@ pub(super) fn plan(
         return Ok(plan);
     }
     let mut targets = None;
-    for (index, validator) in VALIDATORS.iter().enumerate() {
+    for validator in validators() {
         if !selection.wants(validator.lint) || !applies(validator, view)? {
             continue;
         }
@@ -243,7 +244,7 @@ pub(super) fn plan(
             (kind, none) => none.insert(Targets::new(context)?).arguments(kind),
         };
         match arguments {
-            Ok(Some(arguments)) => plan.push(index, arguments),
+            Ok(Some(arguments)) => plan.push(validator, arguments),
             Ok(None) => {}
             Err(PassError::CannotRun(reason)) => {
                 plan.not_run.push((validator.lint.name, format!("{}: {reason}", validator.name)));
@@ -263,7 +264,7 @@ pub(super) fn lower_plan(
     let mut plan = ValidatorPlan { limit: merged.limit, ..ValidatorPlan::default() };
     let Some(lower) = &context.roots()?.lower else { return Ok(plan) };
     for (command, output) in merged.commands.iter().zip(outputs) {
-        let validator = &VALIDATORS[command.index];
+        let validator = command.validator;
         let is_doubtful =
             matches!(command.read(output), Answer::Problems(problems) if !problems.is_empty());
         if !is_doubtful || !applies(validator, lower)? {
@@ -281,17 +282,17 @@ pub(super) fn lower_plan(
             }
         }
         if !arguments.is_empty() || command.arguments.is_empty() {
-            plan.push(command.index, arguments);
+            plan.push(validator, arguments);
         }
     }
     Ok(plan)
 }
 
 impl ValidatorPlan {
-    fn push(&mut self, index: usize, arguments: Vec<Vec<u8>>) {
-        let Validator { command: script, limit, .. } = VALIDATORS[index];
-        let limit = self.limit.unwrap_or(Duration::from_secs(limit.into()));
-        self.commands.push(ValidatorCommand { index, script, arguments, limit });
+    fn push(&mut self, validator: &'static Validator, arguments: Vec<Vec<u8>>) {
+        let limit = self.limit.unwrap_or(Duration::from_secs(validator.limit.into()));
+        let script = validator.command;
+        self.commands.push(ValidatorCommand { validator, script, arguments, limit });
     }
 }
 
@@ -313,7 +314,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         findings.could_not_run(lint, reason.clone());
     }
     for (command, output) in merged.commands.iter().zip(outputs) {
-        let validator = &VALIDATORS[command.index];
+        let validator = command.validator;
         let problems = match command.read(output) {
             Answer::Problems(problems) => problems,
             Answer::DoesNotApply => continue,
@@ -323,7 +324,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
             }
         };
         let mut lower = lower.commands.iter().zip(lower_outputs);
-        let before = match lower.find(|(other, _)| other.index == command.index) {
+        let before = match lower.find(|(other, _)| other.validator.name == validator.name) {
             None => Vec::new(),
             Some((command, output)) => match command.read(output) {
                 Answer::Problems(problems) => problems,
@@ -356,7 +357,7 @@ fn named_file(
     // A name without its directory: of an argument, or of a file that is included.
     let end = [b"/", path].concat();
     let argument = command.arguments.iter().find(|argument| argument.ends_with(&end));
-    let included = VALIDATORS[command.index].files.iter().map(|dir| join(dir.as_bytes(), path));
+    let included = command.validator.files.iter().map(|dir| join(dir.as_bytes(), path));
     for path in argument.cloned().into_iter().chain(included) {
         if let Some(node) = resolve(view, &path)? {
             return Ok(Some(node));
@@ -372,7 +373,7 @@ fn finding(
     problem: &Problem,
 ) -> Result<Finding, PassError> {
     let view = &context.roots()?.view;
-    let validator = &VALIDATORS[command.index];
+    let validator = command.validator;
     let mut node = named_file(view, command, problem)?;
     let mut line = problem.line;
     // A message without a place may be about another file of the same program.

@@ -1,13 +1,13 @@
 //! Outputs of real programs, and the problems that are read from them.
 
-use super::table::{Reading, VALIDATORS};
+use super::table::{Reading, validators};
 use super::{Answer, ValidatorCommand, ValidatorEnd, ValidatorOutput};
 use crate::check::Severity;
 
 fn answer(name: &str, end: ValidatorEnd, text: &[u8]) -> Answer {
-    let index = VALIDATORS.iter().position(|validator| validator.name == name).unwrap();
+    let validator = validators().find(|validator| validator.name == name).unwrap();
     let limit = std::time::Duration::from_secs(7);
-    let command = ValidatorCommand { index, script: "", arguments: Vec::new(), limit };
+    let command = ValidatorCommand { validator, script: "", arguments: Vec::new(), limit };
     command.read(&ValidatorOutput { end, text: text.to_vec() })
 }
 
@@ -31,14 +31,14 @@ fn assert_read(name: &str, code: i32, text: &str, expected: &[&str]) {
 
 #[test]
 fn names_are_unique_and_complete() {
-    for (index, validator) in VALIDATORS.iter().enumerate() {
-        let others = &VALIDATORS[index + 1..];
-        assert!(others.iter().all(|other| other.name != validator.name), "{}", validator.name);
+    for validator in validators() {
+        let same = validators().filter(|other| other.name == validator.name);
+        assert_eq!(same.count(), 1, "{}", validator.name);
         assert!(!validator.program.is_empty() && !validator.command.is_empty());
         assert!((1..=60).contains(&validator.limit), "{}", validator.name);
     }
     for lint in super::lints::ALL {
-        let is_used = VALIDATORS.iter().any(|validator| validator.lint.name == lint.name);
+        let is_used = validators().any(|validator| validator.lint.name == lint.name);
         assert!(is_used, "{} has a validator", lint.name);
     }
 }
@@ -48,7 +48,7 @@ fn validators_are_documented() {
     let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CHECK.md");
     let document = std::fs::read_to_string(document).unwrap();
     let section = document.split("## The image's own validators").nth(1).unwrap();
-    for validator in VALIDATORS {
+    for validator in validators() {
         let row = |line: &&str| {
             line.starts_with('|')
                 && line.contains(validator.program)
@@ -507,7 +507,7 @@ fn any_bytes_are_read() {
     }
     let lines =
         "/:\n/etc/x:999999999999999999999:\n\"/etc/x\":\n(/x: Line 0)\n/é:3:“\nline line 5\n";
-    for validator in VALIDATORS {
+    for validator in validators() {
         for text in [&bytes[..], lines.as_bytes()] {
             for end in [ValidatorEnd::Code(0), ValidatorEnd::Code(1)] {
                 let Answer::Problems(problems) = answer(validator.name, end, text) else {
@@ -524,7 +524,7 @@ fn any_bytes_are_read() {
 
 #[test]
 fn severities_of_lines_are_not_above_that_of_the_lint() {
-    for validator in VALIDATORS {
+    for validator in validators() {
         let above = |(_, severity): &&(&str, Severity)| *severity > validator.lint.severity;
         assert!(validator.severities.iter().find(above).is_none(), "{}", validator.name);
         if let Reading::Lines { signs, noise, .. } = &validator.reading {
