@@ -32,8 +32,8 @@ lints! {
          the machine.",
         "correct the line; `ssh -G localhost` prints details";
     UNIT "unit" Error "a line of a unit that systemd ignores or rejects",
-        "A unit that systemd refuses does not start. A line that systemd ignores (a warning) has no \
-         effect. Only units that the checked layers add or change are verified; \
+        "A unit that systemd refuses does not start. A line that systemd ignores (a warning) has \
+         no effect. Only units that the checked layers add or change are verified; \
          missing programs and units are reported by works/unit-exec and works/unit-needs.",
         "correct the line; `systemd-analyze verify UNIT` prints details";
     SYSUSERS "sysusers" Warning "a line of sysusers.d that systemd-sysusers rejects",
@@ -75,7 +75,7 @@ lints! {
         "copy or build the module again";
     GRUB "grub" Error "a syntax error in grub.cfg",
         "GRUB stops at the error and shows its prompt or an incomplete menu.",
-        "correct the file, or generate it with update-grub; `grub-script-check FILE` prints details";
+        "correct the file, or run update-grub; `grub-script-check FILE` prints details";
     SHELL "shell" Error "a syntax error in a shell file",
         "The shell ends with an error when it reaches the line. An error in /etc/profile or \
          /etc/profile.d affects each login. Only files that the checked layers add or change are \

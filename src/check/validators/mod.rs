@@ -5,6 +5,7 @@
 
 mod lints;
 mod output;
+mod servers;
 mod table;
 mod targets;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use super::{Finding, Findings, Lint, LintSelection, Pass, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, join};
 use crate::text::escape::plain;
 
-use table::{Arguments, Reading, VALIDATORS};
+use table::{Arguments, Reading, validators};
 use targets::Targets;
 
 /// The group of the lints.
@@ -33,6 +34,7 @@ const PROGRAM_DIRS: [&str; 6] =
     ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// A program of an image that checks configuration.
+#[derive(Debug)]
 struct Validator {
     /// Its name in reports: the command in short.
     name: &'static str,
@@ -79,10 +81,10 @@ impl Problem {
 }
 
 /// The function of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Job {
-    /// The validator with this index in [`VALIDATORS`].
-    Validator(usize),
+    /// Asks this validator.
+    Validator(&'static Validator),
     /// The test with this index in the request.
     Test(usize),
 }
@@ -106,7 +108,7 @@ impl ValidatorCommand {
     /// Returns the validator's name for display.
     pub(crate) fn name(&self) -> &'static str {
         match self.job {
-            Job::Validator(index) => VALIDATORS[index].name,
+            Job::Validator(validator) => validator.name,
             Job::Test(_) => "a test",
         }
     }
@@ -248,7 +250,7 @@ pub(super) fn plan(
         return Ok(plan);
     }
     let mut targets = None;
-    for (index, validator) in VALIDATORS.iter().enumerate() {
+    for validator in validators() {
         if !selection.wants(validator.lint) || !applies(validator, view)? {
             continue;
         }
@@ -258,7 +260,7 @@ pub(super) fn plan(
             (kind, none) => none.insert(Targets::new(context)?).arguments(kind),
         };
         match arguments {
-            Ok(Some(arguments)) => plan.push(index, arguments),
+            Ok(Some(arguments)) => plan.push(validator, arguments),
             Ok(None) => {}
             Err(PassError::CannotRun(reason)) => {
                 plan.not_run.push((validator.lint.name, format!("{}: {reason}", validator.name)));
@@ -314,9 +316,9 @@ pub(super) fn lower_plan(
     let mut plan = ValidatorPlan { limit: merged.limit, ..ValidatorPlan::default() };
     let Some(lower) = &context.roots()?.lower else { return Ok(plan) };
     for (command, output) in merged.commands.iter().zip(outputs) {
-        let Job::Validator(index) = command.job else { continue };
-        let validator = &VALIDATORS[index];
-        let is_doubtful = matches!(command.read(validator, output), Answer::Problems(problems) if !problems.is_empty());
+        let Job::Validator(validator) = command.job else { continue };
+        let answer = command.read(validator, output);
+        let is_doubtful = matches!(answer, Answer::Problems(problems) if !problems.is_empty());
         if !is_doubtful || !applies(validator, lower)? {
             continue;
         }
@@ -332,17 +334,16 @@ pub(super) fn lower_plan(
             }
         }
         if !arguments.is_empty() || command.arguments.is_empty() {
-            plan.push(index, arguments);
+            plan.push(validator, arguments);
         }
     }
     Ok(plan)
 }
 
 impl ValidatorPlan {
-    fn push(&mut self, index: usize, arguments: Vec<Vec<u8>>) {
-        let Validator { command: script, limit, .. } = VALIDATORS[index];
-        let limit = self.limit.unwrap_or(Duration::from_secs(limit.into()));
-        let job = Job::Validator(index);
+    fn push(&mut self, validator: &'static Validator, arguments: Vec<Vec<u8>>) {
+        let limit = self.limit.unwrap_or(Duration::from_secs(validator.limit.into()));
+        let (job, script) = (Job::Validator(validator), validator.command);
         self.commands.push(ValidatorCommand { job, script, arguments, limit });
     }
 }
@@ -356,18 +357,22 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
         }
         Some(Validation::Ran { merged, lower }) => (&merged.0, &merged.1, &lower.0, &lower.1),
     };
+    let is_started = |output: &ValidatorOutput| output.end != ValidatorEnd::NotStarted;
+    if !outputs.is_empty() && !outputs.iter().any(is_started) {
+        let reason = "the image's /bin/sh cannot be executed: is it built for this machine?";
+        return Err(PassError::CannotRun(reason.to_owned()));
+    }
     for (lint, reason) in &merged.not_run {
         findings.could_not_run(lint, reason.clone());
     }
     for (command, output) in merged.commands.iter().zip(outputs) {
-        let index = match command.job {
-            Job::Validator(index) => index,
+        let validator = match command.job {
+            Job::Validator(validator) => validator,
             Job::Test(index) => {
                 findings.found.extend(failed_test(context, &context.request.tests[index], output));
                 continue;
             }
         };
-        let validator = &VALIDATORS[index];
         let problems = match command.read(validator, output) {
             Answer::Problems(problems) => problems,
             Answer::DoesNotApply => continue,
@@ -377,7 +382,7 @@ fn findings(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(
             }
         };
         let mut lower = lower.commands.iter().zip(lower_outputs);
-        let before = match lower.find(|(other, _)| other.job == command.job) {
+        let before = match lower.find(|(other, _)| other.name() == validator.name) {
             None => Vec::new(),
             Some((command, output)) => match command.read(validator, output) {
                 Answer::Problems(problems) => problems,
@@ -457,7 +462,8 @@ fn finding(
         Some(node) if is_certain && node.layer() >= context.first_checked() => {
             vec![context.layer_name(node).to_owned()]
         }
-        _ => context.responsible_layers(path.as_slice())?,
+        _ if is_certain || missing.is_some() => context.responsible_layers(path.as_slice())?,
+        _ => context.checked_names(),
     };
     let severity = problem.severity.unwrap_or(validator.lint.severity);
     let finding = Finding::new(validator.lint, "", path.as_deref(), problem.message.clone())

@@ -9,7 +9,7 @@ const MAX_MESSAGE: usize = 400;
 /// Maximum problems of one validator.
 const MAX_PROBLEMS: usize = 1000;
 /// Directories of packages whose files clean-up deletes, and caches.
-const DELETED_DIRS: [&str; 10] = [
+pub(super) const DELETED_DIRS: [&str; 10] = [
     "/usr/share/doc/",
     "/usr/share/man/",
     "/usr/share/info/",
@@ -117,7 +117,7 @@ fn message(line: &str) -> String {
         "error:",
         "warning:",
     ];
-    let markers = ["kmod_config_parse: ", "ERROR   "];
+    let markers = ["kmod_config_parse: ", "ERROR   ", "]: fatal: "];
     let marked = markers.iter().find_map(|marker| line.rsplit_once(marker));
     let line = marked.map_or(line, |(_, message)| message);
     let mut rest = line.trim();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::output::DELETED_DIRS;
 use super::program;
 use super::table::Arguments;
 use crate::check::PassError;
@@ -157,7 +158,10 @@ impl<'a> Targets<'a> {
         let mut packages: BTreeSet<String> =
             changed.filter_map(|file| file.package.clone()).collect();
         for node in &self.context.difference()?.removed {
+            let path = absolute(&node.path);
+            let is_kept = !DELETED_DIRS.iter().any(|dir| path.starts_with(dir.as_bytes()));
             if !node.is_dir()
+                && is_kept
                 && let Some(package) = self.context.owning_package(&node.path)?
                 && package.is_installed()
             {

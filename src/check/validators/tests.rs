@@ -1,15 +1,15 @@
 //! Outputs of real programs, and the problems that are read from them.
 
-use super::table::{Reading, VALIDATORS};
+use super::table::{Reading, validators};
 use super::{Answer, Job, ValidatorCommand, ValidatorEnd, ValidatorOutput};
 use crate::check::Severity;
 
 fn answer(name: &str, end: ValidatorEnd, text: &[u8]) -> Answer {
-    let index = VALIDATORS.iter().position(|validator| validator.name == name).unwrap();
+    let validator = validators().find(|validator| validator.name == name).unwrap();
     let limit = std::time::Duration::from_secs(7);
-    let job = Job::Validator(index);
+    let job = Job::Validator(validator);
     let command = ValidatorCommand { job, script: "", arguments: Vec::new(), limit };
-    command.read(&VALIDATORS[index], &ValidatorOutput { end, text: text.to_vec() })
+    command.read(validator, &ValidatorOutput { end, text: text.to_vec() })
 }
 
 /// Returns the problems as `path:line: message`, without a path that is not named.
@@ -32,15 +32,30 @@ fn assert_read(name: &str, code: i32, text: &str, expected: &[&str]) {
 
 #[test]
 fn names_are_unique_and_complete() {
-    for (index, validator) in VALIDATORS.iter().enumerate() {
-        let others = &VALIDATORS[index + 1..];
-        assert!(others.iter().all(|other| other.name != validator.name), "{}", validator.name);
+    for validator in validators() {
+        let same = validators().filter(|other| other.name == validator.name);
+        assert_eq!(same.count(), 1, "{}", validator.name);
         assert!(!validator.program.is_empty() && !validator.command.is_empty());
         assert!((1..=60).contains(&validator.limit), "{}", validator.name);
     }
     for lint in super::lints::ALL {
-        let is_used = VALIDATORS.iter().any(|validator| validator.lint.name == lint.name);
+        let is_used = validators().any(|validator| validator.lint.name == lint.name);
         assert!(is_used, "{} has a validator", lint.name);
+    }
+}
+
+#[test]
+fn validators_are_documented() {
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CHECK.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let section = document.split("## The image's own validators").nth(1).unwrap();
+    for validator in validators() {
+        let row = |line: &&str| {
+            line.starts_with('|')
+                && line.contains(validator.program)
+                && line.ends_with(&format!("`{}` |", validator.lint.name))
+        };
+        assert!(section.lines().any(|line| row(&line)), "docs/CHECK.md lists {}", validator.name);
     }
 }
 
@@ -434,6 +449,15 @@ fn servers_are_read() {
                /etc/cups/cupsd.conf."],
         ),
         (
+            "proftpd -t",
+            1,
+            "Checking syntax of configuration file\n2026-12-01 03:24:00,123 vm proftpd[8]: fatal: \
+             unknown configuration directive 'Frob' on line 211 of '/etc/proftpd/proftpd.conf'\n\
+             2026-12-01 03:24:00,123 vm proftpd[8]: fatal: Did you mean:   From\n",
+            &["/etc/proftpd/proftpd.conf:211: unknown configuration directive 'Frob' on line 211 \
+               of '/etc/proftpd/proftpd.conf'"],
+        ),
+        (
             "fail2ban-client -t",
             255,
             "2026-12-01 02:03:21,742 fail2ban [17]: ERROR   Failed during configuration: Have not \
@@ -484,7 +508,7 @@ fn any_bytes_are_read() {
     }
     let lines =
         "/:\n/etc/x:999999999999999999999:\n\"/etc/x\":\n(/x: Line 0)\n/é:3:“\nline line 5\n";
-    for validator in VALIDATORS {
+    for validator in validators() {
         for text in [&bytes[..], lines.as_bytes()] {
             for end in [ValidatorEnd::Code(0), ValidatorEnd::Code(1)] {
                 let Answer::Problems(problems) = answer(validator.name, end, text) else {
@@ -501,7 +525,7 @@ fn any_bytes_are_read() {
 
 #[test]
 fn severities_of_lines_are_not_above_that_of_the_lint() {
-    for validator in VALIDATORS {
+    for validator in validators() {
         let above = |(_, severity): &&(&str, Severity)| *severity > validator.lint.severity;
         assert!(validator.severities.iter().find(above).is_none(), "{}", validator.name);
         if let Reading::Lines { signs, noise, .. } = &validator.reading {

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::programs::for_another_machine;
 use crate::support::newc::{Archive, LINK};
 use crate::support::processes::{alive, family, within};
 use crate::support::stage::{EACH_PRIVILEGE, Finished, REPOSITORY, Stage, Who, finish};
@@ -119,6 +120,19 @@ fn image_without_validators_has_no_findings() {
     let mut check = images.stage.overcoat(Who::Root);
     check.arg("check").arg(&empty).arg(&images.overlay).args(["--run", "--only", "run", "--json"]);
     Report::new(finish(&mut check)).assert_no_findings();
+}
+
+#[test]
+fn image_for_another_machine_is_reported_once() {
+    let mut overlay = Archive::new();
+    for (program, file) in [("dnsmasq", "dnsmasq.conf"), ("nginx", "nginx/nginx.conf")] {
+        overlay.program(&format!("usr/sbin/{program}"), "");
+        overlay.file(&format!("etc/{file}"), "");
+    }
+    let busybox = fs::read("/bin/busybox").unwrap();
+    overlay.program("bin/busybox", for_another_machine(&busybox));
+    let report = Images::new(&base(), &overlay).check(Who::Root, &[]);
+    report.assert_not_run("run/nginx", "/bin/sh cannot be executed");
 }
 
 #[test]
