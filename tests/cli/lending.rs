@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, bind, finish};
+use crate::support::stage::{
+    BOTH_USERS, EACH_PRIVILEGE, EPOCH, Finished, Stage, Who, bind, finish,
+};
 
 /// The name server of the host in these tests, and a line that identifies its certificates.
 const SERVER: &str = "192.0.2.11";
@@ -105,6 +107,115 @@ with open('/etc/hosts', 'r+') as file:
         let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap();
         assert!(line(" etc/hosts").starts_with("-rw-r-----   1 3        4 "), "{list}");
         assert!(line(" etc/resolv.conf").contains(" Feb  3  2001 "), "{list}");
+    }
+}
+
+#[test]
+fn descriptors_and_bind_mounts_of_a_lent_file_stay_the_file_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let later = |path: &str, append: &str, first: &str, second: &str| {
+        format!(
+            "setsid sh -c 'exec 3{append}{path}; {first} >&3; until [ -e /go ]; do sleep 0.1; done
+                           {second} >&3; rm /go' </dev/null >/dev/null 2>&1 & sleep 0.3"
+        )
+    };
+    let wait = "touch /go; for try in $(seq 100); do [ ! -e /go ] || sleep 0.1; done; [ ! -e /go ]";
+    let mount = "mkdir -p /srv/c; echo '1.1.1.1 a' >>/etc/hosts; touch /srv/c/hosts
+                 mount --bind /etc/hosts /srv/c/hosts";
+    let by_mount = "echo '3.3.3.3 c' >>/etc/hosts; echo '4.4.4.4 d' >>/srv/c/hosts
+                    tail -n 1 /etc/hosts | grep -qx '4.4.4.4 d'
+                    echo '5.5.5.5 e' >>/etc/hosts; grep -qx '5.5.5.5 e' /srv/c/hosts
+                    chmod 600 /srv/c/hosts; [ $(stat -c %a /etc/hosts) = 600 ]
+                    chown 3 /etc/hosts; [ $(stat -c %a /srv/c/hosts) = 600 ]; umount /srv/c/hosts";
+    for who in EACH_PRIVILEGE {
+        let (overlay, finished) = build(&stage, who, "", &[mount, by_mount]);
+        finished.ok();
+        let hosts = "1.1.1.1 a\n3.3.3.3 c\n4.4.4.4 d\n5.5.5.5 e\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+        let list = stage.archive_listing(&overlay);
+        let line = list.lines().find(|line| line.ends_with(" etc/hosts")).unwrap();
+        assert!(line.starts_with("-rw-------   1 3 "), "{list}");
+
+        // Unchanged, and lent again with other lines, before the first write.
+        let rename = "mkdir /srv/c; touch /srv/c/hosts; mount --bind /etc/hosts /srv/c/hosts
+                      echo other >/etc/hostname";
+        let first =
+            "grep -q other /srv/c/hosts; echo '1.1.1.1 a' >>/srv/c/hosts; umount /srv/c/hosts
+                     [ $(cat /etc/hosts | wc -l) = 1 ]";
+        let (overlay, finished) = build(&stage, who, "", &[rename, first]);
+        finished.ok();
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), "1.1.1.1 a\n");
+
+        let append = later("/etc/hosts", ">>", "echo 1.1.1.1 a", "echo 2.2.2.2 b");
+        let by_process = format!("echo '3.3.3.3 c' >>/etc/hosts; {wait}");
+        let (overlay, finished) = build(&stage, who, "", &[&append, &by_process]);
+        finished.ok();
+        let hosts = "1.1.1.1 a\n3.3.3.3 c\n2.2.2.2 b\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+
+        // A link, a rename, and a file that is cut, from a file that each step lends again.
+        let cut = later("/etc/resolv.conf", ">", "echo options ndots:3", "echo options rotate");
+        let several =
+            ["echo 'options timeout:2' >>/etc/resolv.conf", "ln /etc/resolv.conf /srv/r", wait];
+        let scripts: Vec<&str> = std::iter::once(cut.as_str()).chain(several).collect();
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        let both = ["etc/resolv.conf", "srv/r"].map(|path| stage.archived_file(&overlay, path));
+        assert_eq!(both.concat(), "options ndots:3\noptions rotate\n:2\n");
+    }
+}
+
+#[test]
+fn file_that_the_image_lacks_has_the_mode_that_the_program_asks_for() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let create = "python3 -c \"
+import os
+os.close(os.open('/etc/apt/apt.conf', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
+\"";
+    let sparse = "python3 -c \"
+import os
+f = os.open('/usr/sbin/policy-rc.d', os.O_RDWR | os.O_CREAT, 0o600)
+os.pwrite(f, b'#', 10)
+\"";
+    let cases: [(&str, &[(&str, &str, &str)]); 8] = [
+        (
+            "printf '#!/bin/sh\\nexit 101\\n' >/srv/x; chmod 755 /srv/x; cp /srv/x /usr/sbin/policy-rc.d
+             cp /srv/x /usr/bin/systemd-detect-virt; chmod 600 /srv/x; cp /srv/x /etc/apt/apt.conf
+             cp /srv/x /tmp/x; cp /tmp/x /etc/hosts",
+            &[
+                ("usr/sbin/policy-rc.d", "-rwxr-xr-x", "#!/bin/sh\nexit 101\n"),
+                ("usr/bin/systemd-detect-virt", "-rwxr-xr-x", "#!/bin/sh\nexit 101\n"),
+                ("etc/apt/apt.conf", "-rw-------", "#!/bin/sh\nexit 101\n"),
+                ("etc/hosts", "-rw-------", "#!/bin/sh\nexit 101\n"),
+            ],
+        ),
+        (
+            "umask 077; echo '// x' >/etc/apt/apt.conf; echo '1.1.1.1 a' >>/etc/hosts",
+            &[("etc/apt/apt.conf", "-rw-------", "// x\n"), ("etc/hosts", "-rw-------", "1.1.1.1 a\n")],
+        ),
+        ("umask 002; echo '1.1.1.1 a' | tee -a /etc/hosts", &[("etc/hosts", "-rw-rw-r--", "1.1.1.1 a\n")]),
+        (create, &[("etc/apt/apt.conf", "-rw-r-----", "")]),
+        (sparse, &[("usr/sbin/policy-rc.d", "-rw-------", "\0\0\0\0\0\0\0\0\0\0#")]),
+        (": >>/etc/hosts; touch /etc/apt/apt.conf", &[("etc/hosts", "-rw-r--r--", ""), ("etc/apt/apt.conf", "-rw-r--r--", "")]),
+        ("truncate -s 40000 /etc/hosts", &[("etc/hosts", "-rw-r--r--", &*"\0".repeat(40000))]),
+        // A file is mounted over the lent one.
+        (
+            "touch /srv/x; mount --bind /srv/x /etc/hosts; echo x >>/etc/hosts; umount /etc/hosts",
+            &[("srv/x", "-rw-r--r--", "x\n")],
+        ),
+    ];
+    for who in EACH_PRIVILEGE {
+        for (script, files) in &cases {
+            let (overlay, finished) = build(&stage, who, "", &["true", script]);
+            finished.ok();
+            let list = stage.archive_listing(&overlay);
+            for (path, mode, content) in *files {
+                let line = list.lines().find(|line| line.ends_with(&format!(" {path}")));
+                let line = line.unwrap_or_else(|| panic!("{script}: {path}: {list}"));
+                assert!(line.starts_with(mode), "{script}: {line}");
+                assert_eq!(stage.archived_file(&overlay, path), *content, "{script}: {path}");
+            }
+        }
     }
 }
 

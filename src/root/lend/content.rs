@@ -17,6 +17,14 @@ pub(super) struct LentContent {
     pub(super) block: LentBlock,
 }
 
+impl LentContent {
+    /// Returns the offset in the content at which the lent lines end.
+    pub(super) fn lent_end(&self) -> u64 {
+        let start = memchr::memmem::find(&self.content, &self.block.shown);
+        start.map_or(self.content.len(), |start| start + self.block.shown.len()) as u64
+    }
+}
+
 /// Replaces the image's content by `lines`.
 fn replacing(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
     let mut block = LentBlock::new("#", number, lines, own);

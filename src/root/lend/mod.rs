@@ -93,6 +93,8 @@ struct LentEntry {
     name: Vec<u8>,
     ino: Ino,
     made_for: RootState,
+    /// The content of the image's own file.
+    own: Option<Vec<u8>>,
 }
 
 /// The host name and the files that the sandbox shows in addition to the tree.
@@ -375,9 +377,8 @@ impl LentFile {
                 found.object.is_some_and(|(ino, _)| ino == entry.ino)
                     && found.parent == entry.parent
             });
-            if is_there && tree.is_lent(entry.ino) && entry.made_for == *root {
-                self.entry = Some(entry);
-                return Ok(None);
+            if is_there && tree.is_lent(entry.ino) {
+                return self.lend_again(mounted_tree, path, blocks, root, entry, edited);
             }
             self.end_loan(mounted_tree, &entry);
         }
@@ -391,18 +392,10 @@ impl LentFile {
             },
             Some(_) => return Ok(None),
         };
-        // A step may have made the lent file the image's own, as `sed -i` does.
-        let own = own.map(|own| match lent_block::clean(&own, blocks) {
-            Cleaned::Text(text) => text,
-            Cleaned::Edited(text) => {
-                edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
-                text
-            }
-            Cleaned::Nothing => Vec::new(),
-            Cleaned::Untouched | Cleaned::Unclear => own,
-        });
-        let lent = self.lent(blocks.len(), own.as_deref(), root);
+        let clean = own.as_deref().map(|own| cleaned(path, own, blocks, edited));
+        let lent = self.lent(blocks.len(), clean.as_deref(), root);
         let Some(lent) = lent else { return Ok(None) };
+        let lent_end = lent.lent_end();
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let dir = &path[..slash];
         if !has_directory(mounted_tree, path)? {
@@ -416,12 +409,10 @@ impl LentFile {
         let fail = |e: FsError| at(path, e);
         let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
         let (parent, name) = (resolved.parent, resolved.name.clone());
-        let start = memchr::memmem::find(&lent.content, &lent.block.shown);
-        let lent_end = start.map_or(lent.content.len(), |start| start + lent.block.shown.len());
-        match tree.lend(parent, &name, self.mode, &lent.content, lent_end as u64) {
+        match tree.lend(parent, &name, self.mode, &lent.content, lent_end) {
             Ok(ino) => {
                 mounted_tree.forget_name(parent, &name);
-                self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone() });
+                self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone(), own });
                 Ok(Some(lent))
             }
             // Another scratch entry is there, such as the mount point of a bind.
@@ -430,11 +421,57 @@ impl LentFile {
         }
     }
 
+    /// Updates the content of a file that is still lent. It keeps its inode, because programs may
+    /// have it open, or mounted elsewhere.
+    fn lend_again(
+        &mut self,
+        mounted_tree: &MountedTree,
+        path: &[u8],
+        blocks: &[LentBlock],
+        root: &RootState,
+        entry: LentEntry,
+        edited: &mut Vec<String>,
+    ) -> Result<Option<LentContent>, MountedTreeError> {
+        let own = mounted_tree.read(path)?;
+        if entry.made_for == *root && entry.own == own {
+            self.entry = Some(entry);
+            return Ok(None);
+        }
+        let clean = own.as_deref().map(|own| cleaned(path, own, blocks, edited));
+        let lent = self.lent(blocks.len(), clean.as_deref(), root);
+        let Some(lent) = lent else {
+            self.end_loan(mounted_tree, &entry);
+            return Ok(None);
+        };
+        let tree = mounted_tree.tree();
+        let again = tree.lend_again(entry.ino, self.mode, &lent.content, lent.lent_end());
+        if !again.map_err(|error| at(path, error))? {
+            return Ok(None);
+        }
+        mounted_tree.forget_inode(entry.ino);
+        self.entry = Some(LentEntry { made_for: root.clone(), own, ..entry });
+        Ok(Some(lent))
+    }
+
     fn end_loan(&self, mounted_tree: &MountedTree, entry: &LentEntry) {
         // The directory may have been removed, and the loan with it.
         if mounted_tree.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
             mounted_tree.forget_name(entry.parent, &entry.name);
         }
+    }
+}
+
+/// Returns the content of the image's own file at `path` without lent lines: a step may have made
+/// the lent file the image's own, as `sed -i` does.
+fn cleaned(path: &[u8], own: &[u8], blocks: &[LentBlock], edited: &mut Vec<String>) -> Vec<u8> {
+    match lent_block::clean(own, blocks) {
+        Cleaned::Text(text) => text,
+        Cleaned::Edited(text) => {
+            edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
+            text
+        }
+        Cleaned::Nothing => Vec::new(),
+        Cleaned::Untouched | Cleaned::Unclear => own.to_vec(),
     }
 }
 
