@@ -7,8 +7,8 @@
 //! - A change of a lent file by a program is a change of the image's own file
 //!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
 //! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
-//!   in the sandbox's own `/run`. A lent program is shown in place of the link, whose target is
-//!   another program.
+//!   in the sandbox's own `/run`. Programs are lent only where the image has nothing: it would lose
+//!   its own lines in a copy that a step edits.
 //! - No directory except `/etc` is created for a lent file: a program that creates the directory
 //!   would find an existing one and not set its attributes.
 //! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
@@ -65,6 +65,8 @@ enum LentLines {
     Resolver(Vec<u8>),
     /// The host's settings of apt, which override those of the image.
     Apt(Vec<u8>),
+    /// A program that forbids services to start, for an image without one. The sandbox does not
+    /// execute the image's own.
     Policy,
     /// A program that reports a container, for an image without `systemd-detect-virt`.
     DetectVirt,
@@ -347,12 +349,13 @@ impl LentFile {
             LentLines::Apt(lines) => {
                 let mut lines = lines.clone();
                 if let Some(bundle) = &root.bundle {
-                    lines.extend(format!("Acquire::https::CaInfo \"{bundle}\";\n").into_bytes());
+                    let line = format!("Acquire::https::CaInfo \"{bundle}\";{LINE_END}");
+                    lines.extend(line.into_bytes());
                 }
                 Some(content::appended("//", number, &lines, own))
             }
-            LentLines::Policy => Some(content::policy(number, own)),
-            LentLines::DetectVirt if own.is_some() => None,
+            LentLines::Policy | LentLines::DetectVirt if own.is_some() => None,
+            LentLines::Policy => Some(content::policy(number)),
             LentLines::DetectVirt => Some(content::detect_virt(number)),
             LentLines::Hosts => content::hosts(number, &root.hostname, own),
             LentLines::Bundle { only_existing: true, .. } if own.is_none() => None,
@@ -387,7 +390,7 @@ impl LentFile {
             Some((_, attr)) if attr.kind == FileType::Regular => mounted_tree.read(path)?,
             // A link that does not lead to a place for a file.
             Some((_, attr)) if attr.kind == FileType::Symlink => match self.lines {
-                LentLines::DetectVirt => return Ok(None),
+                LentLines::Policy | LentLines::DetectVirt => return Ok(None),
                 _ => None,
             },
             Some(_) => return Ok(None),
@@ -464,7 +467,7 @@ impl LentFile {
 /// Returns the content of the image's own file at `path` without lent lines: a step may have made
 /// the lent file the image's own, as `sed -i` does.
 fn cleaned(path: &[u8], own: &[u8], blocks: &[LentBlock], edited: &mut Vec<String>) -> Vec<u8> {
-    match lent_block::clean(own, blocks) {
+    let text = match lent_block::clean(own, blocks) {
         Cleaned::Text(text) => text,
         Cleaned::Edited(text) => {
             edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
@@ -472,7 +475,8 @@ fn cleaned(path: &[u8], own: &[u8], blocks: &[LentBlock], edited: &mut Vec<Strin
         }
         Cleaned::Nothing => Vec::new(),
         Cleaned::Untouched | Cleaned::Unclear => own.to_vec(),
-    }
+    };
+    lent_block::without_unmarked(&text, &lent_block::unmarked_lines(blocks)).unwrap_or(text)
 }
 
 /// Whether the directory of `path` exists.
@@ -607,11 +611,12 @@ fn apt_conf(
     host: &Host,
     network: Network,
 ) -> Result<Vec<u8>, MountedTreeError> {
-    let mut conf = String::from(
-        "// The host's settings for fetching packages.\n\
-         // Fetch as root: another user may not exist, or not be able to read the files.\n\
-         APT::Sandbox::User \"root\";\n",
-    );
+    let mut lines = vec![
+        "// The host's settings for fetching packages.".to_owned(),
+        "// Fetch as root: another user may not exist, or not be able to read the files."
+            .to_owned(),
+        "APT::Sandbox::User \"root\";".to_owned(),
+    ];
     for (number, setting) in host.apt_settings().iter().enumerate() {
         let mut setting = setting.clone();
         if setting.names_file() {
@@ -621,10 +626,9 @@ fn apt_conf(
             let Some(content) = host.read(&setting.value) else { continue };
             setting.value = scratch(mounted_tree, &format!("apt/{number}.pem"), &content)?;
         }
-        conf.push_str(&setting.line());
-        conf.push('\n');
+        lines.push(setting.line());
     }
-    Ok(conf.into_bytes())
+    Ok(lines.iter().map(|line| format!("{line}{LINE_END}")).collect::<String>().into_bytes())
 }
 
 /// Puts a file into the scratch directory and returns its path.
