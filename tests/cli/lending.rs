@@ -53,6 +53,20 @@ fn build(stage: &Stage, who: Who, settings: &str, scripts: &[&str]) -> (PathBuf,
     (output, finished)
 }
 
+/// Returns the warnings in the JSON reports that a build printed.
+fn warnings_of_reports(stdout: &str) -> Vec<String> {
+    let reports = stdout.lines().map(|line| serde_json::from_str(line).unwrap());
+    let warnings = reports.flat_map(|report: serde_json::Value| {
+        report["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|w| w.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    });
+    warnings.collect()
+}
+
 /// Returns the paths in an overlay, including directories.
 fn names(stage: &Stage, overlay: &Path) -> String {
     let listed = stage.archive_names(overlay);
@@ -220,6 +234,49 @@ os.pwrite(f, b'#', 10)
 }
 
 #[test]
+fn settings_of_apt_on_the_host_are_in_no_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let conf = stage.write(
+        "host/apt.conf",
+        "Acquire::http::Referer \"http://portal.example/\";\nAcquire::http::Timeout \"77\";\n\
+         Acquire::http::Proxy::mirror.example \"DIRECT\";\n",
+    );
+    let scripts = [
+        "grep -v '^//' /etc/apt/apt.conf >/etc/apt/a; mv /etc/apt/a /etc/apt/apt.conf",
+        "echo 'Acquire::Languages \"none\";' >>/etc/apt/apt.conf",
+        "sed -i 's,^//.*,,' /etc/apt/apt.conf; cp /etc/apt/apt.conf /etc/apt/copy",
+        "cp /etc/apt/apt.conf /etc/apt/again; grep -v overcoat /etc/hosts >/srv/hosts
+         sed 's/^#.*//' /etc/hosts >/srv/more",
+    ];
+    let dump = "apt-config dump >/srv/dump";
+    for who in BOTH_USERS {
+        let image = image(&stage, "", &scripts);
+        let overlay = stage.out(who).join("settings.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.env("APT_CONFIG", &conf)).ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        for path in ["etc/apt/apt.conf", "etc/apt/copy", "etc/apt/again"] {
+            let text = stage.archived_file(&overlay, path);
+            assert_eq!(text.trim(), "Acquire::Languages \"none\";", "{path}: {text:?}");
+        }
+        for path in ["srv/hosts", "srv/more"] {
+            let names = names(&stage, &overlay);
+            assert!(!names.contains(path) || stage.archived_file(&overlay, path).trim().is_empty());
+        }
+
+        let image = self::image(&stage, "", &[dump]);
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.env("APT_CONFIG", &conf)).ok().stderr_has(&[
+            "/srv/dump: it contains http://portal.example/, a setting of apt of this host",
+            "/srv/dump: it contains Acquire::http::Timeout, a setting of apt of this host",
+            "/srv/dump: it contains Acquire::http::Proxy::mirror.example, the name of a setting",
+        ]);
+        // Each host has the default settings of apt.
+        assert!(!finished.stderr.contains("Acquire::Allow"), "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn cut_and_extended_lent_files_keep_the_content_of_the_image() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let size_is = |path: &str, size: u32| format!("[ $(stat -c %s {path}) = {size} ]");
@@ -253,11 +310,14 @@ fn files_taken_out_of_a_root_contain_nothing_that_was_lent() {
         let settings = format!("{settings}output: {}\n", out.display());
         let image = image(&stage, &settings, &[script]);
         let mut command = stage.overcoat(who);
-        command.arg("build").arg(&image).env("SOURCE_DATE_EPOCH", EPOCH);
-        finish(&mut command).ok().stderr_has(&[
+        command.arg("build").arg(&image).arg("--json").env("SOURCE_DATE_EPOCH", EPOCH);
+        let finished = finish(&mut command).ok().stderr_has(&[
             "warning: /boot/packed: it contains a copy of a file that is shown during the build",
             "warning: /boot/server: it contains 192.0.2.11, the address of a name server",
         ]);
+        let warned = warnings_of_reports(&finished.text());
+        assert_eq!(warned.len(), 2, "{warned:?}");
+        assert!(warned.iter().any(|warning| warning.starts_with("/boot/server: it contains")));
         let content = |name: &str| fs::read_to_string(out.join(name)).unwrap();
         assert!(content("resolv").ends_with("options edns0\n"));
         assert!(!content("resolv").contains(SERVER) && !content("resolv").contains('#'));
@@ -518,14 +578,21 @@ fn copies_with_host_values_are_reported() {
         "sed -i '/^nameserver/s/$/ # checked/' /etc/resolv.conf",
     ];
     for who in BOTH_USERS {
-        let (_, finished) = build(&stage, who, "", &scripts);
-        finished.ok().stderr_has(&[
+        let image = image(&stage, "", &scripts);
+        let overlay = stage.out(who).join("copies.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.arg("--json")).ok();
+        let warned = warnings_of_reports(&finished.text());
+        let finished = finished.stderr_has(&[
             "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
             "warning: /etc/dns.conf: it contains 192.0.2.11, the address of a name server",
             "warning: /srv/etc.tgz: it contains a copy of a file that is shown during the build",
             "warning: /srv/dns.gz: it contains 192.0.2.11, the address of a name server",
             "warning: /etc/resolv.conf: a program edited lines that are shown during the build",
         ]);
+        let printed = finished.stderr.lines().filter_map(|line| line.split_once("warning: "));
+        let printed: Vec<&str> = printed.map(|(_, warning)| warning).collect();
+        assert_eq!(warned, printed);
     }
 }
 
@@ -578,6 +645,29 @@ fn directories_made_by_a_step_are_in_the_overlay() {
             ". etc etc/apt etc/apt/sources.list etc/ssl etc/ssl/certs opt opt/app opt/app/config \
              usr usr/sbin"
         );
+    }
+}
+
+#[test]
+fn policy_of_the_image_is_kept_and_forbids_services() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let own = "printf '#!/bin/sh\\n# site policy\\nexit 0\\n' >/usr/sbin/policy-rc.d
+               chmod 755 /usr/sbin/policy-rc.d";
+    let edit = "sed -i '2i case $1 in ssh) exit 0;; esac' /usr/sbin/policy-rc.d";
+    let append = "echo 'exit 104' >>/usr/sbin/policy-rc.d; cp /usr/sbin/policy-rc.d /srv/copy";
+    let ask = "cd /usr/sbin; for policy in /usr/sbin/policy-rc.d policy-rc.d ./policy-rc.d; do
+                 $policy ssh start && exit 1 || [ $? = 101 ]
+               done; [ \"$(sh ./policy-rc.d ssh; echo $?)\" = 0 ]";
+    let link = "ln -sf /bin/true /usr/sbin/policy-rc.d";
+    let ask_link = "policy-rc.d ssh start && exit 1 || [ $? = 101 ]";
+    for who in EACH_PRIVILEGE {
+        let (overlay, finished) = build(&stage, who, "", &[own, edit, append, ask]);
+        let finished = finished.ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        let policy = "#!/bin/sh\ncase $1 in ssh) exit 0;; esac\n# site policy\nexit 0\nexit 104\n";
+        assert_eq!(stage.archived_file(&overlay, "usr/sbin/policy-rc.d"), policy);
+        assert_eq!(stage.archived_file(&overlay, "srv/copy"), policy);
+        build(&stage, who, "", &[link, ask_link]).1.ok();
     }
 }
 
