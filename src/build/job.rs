@@ -26,6 +26,7 @@ use crate::seal::output::create_folders;
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
+use crate::text::escape::escape;
 use crate::text::size::size_text;
 
 /// Builds an image of any kind.
@@ -240,14 +241,15 @@ impl<'a> BuildJob<'a> {
         let result = self.plan.run(&mut machine, &run, &mut steps);
         let interrupted = machine.interrupted();
         let mut yielded = Vec::new();
+        let mut yield_warnings = Vec::new();
         if result.is_ok() {
             for (wanted, _) in &self.yields {
                 let content = wanted.read(&machine).map_err(BuildError::Yield)?;
                 yielded.push((wanted.pattern.clone().into_bytes(), content));
             }
             let is_input = |value: &str| self.inputs.contains(value);
-            let warnings = root.clean_contents(&is_input, &mut yielded);
-            warnings.iter().for_each(|warning| reporter.warning(warning));
+            yield_warnings = root.clean_contents(&is_input, &mut yielded);
+            yield_warnings.iter().for_each(|warning| reporter.warning(warning));
         }
         let keep = result.is_err() || self.settings.keep_log;
         if let Some(file) = self.settings.log.as_ref().or(log_file.as_ref().filter(|_| keep))
@@ -283,7 +285,7 @@ impl<'a> BuildJob<'a> {
         drop(signals);
         let privilege = finished.privilege;
         self.outputs.seal(finished, &self.settings.seal, self.epoch, &self.inputs, reporter)?;
-        write_yields(self.yields, &yielded, privilege, reporter)?;
+        write_yields(self.yields, &yielded, &yield_warnings, privilege, reporter)?;
         if let (Some(log), None, false) = (&self.log, &self.settings.log, keep) {
             // Remove the log of an earlier, failed build.
             let _ = std::fs::remove_file(log);
@@ -455,15 +457,19 @@ fn files(image: &Image, settings: &BuildOptions) -> Result<Vec<(PathBuf, Format)
 fn write_yields(
     yields: Vec<(Yield, Output)>,
     contents: &[(Vec<u8>, Vec<u8>)],
+    warnings: &[String],
     privilege: &str,
     reporter: &dyn Reporter,
 ) -> Result<(), BuildError> {
     let mut outputs = Vec::new();
     let mut reports = Vec::new();
-    for ((wanted, mut output), (_, content)) in yields.into_iter().zip(contents) {
+    for ((wanted, mut output), (path, content)) in yields.into_iter().zip(contents) {
         output.write_all(content).map_err(BuildError::file("write", &wanted.output))?;
         outputs.push(output);
-        let mut report = file_report(&wanted.output, content);
+        let start = format!("/{}: ", escape(path.strip_prefix(b"/").unwrap_or(path)));
+        let warnings: Vec<&String> =
+            warnings.iter().filter(|warning| warning.starts_with(&start)).collect();
+        let mut report = file_report(&wanted.output, content, &warnings);
         report["privilege"] = privilege.into();
         reports.push(report);
     }

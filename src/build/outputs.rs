@@ -75,16 +75,19 @@ impl Outputs {
         inputs: &InputTexts,
         reporter: &dyn Reporter,
     ) -> Result<(), BuildError> {
-        finished.leftover_warnings().iter().for_each(|warning| reporter.warning(warning));
+        let mut warnings = finished.leftover_warnings();
+        warnings.iter().for_each(|warning| reporter.warning(warning));
         if self.0.is_empty() {
             return Ok(());
         }
-        let warnings = finished.clean_copies(&|value| inputs.contains(value))?;
-        warnings.iter().for_each(|warning| reporter.warning(warning));
+        let copies = finished.clean_copies(&|value| inputs.contains(value))?;
+        copies.iter().for_each(|warning| reporter.warning(warning));
+        warnings.extend(copies);
         let FinishedRoot { tree, layers, privilege, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         if let Some(warning) = copied_owner_warning(&delta) {
             reporter.warning(&warning);
+            warnings.push(warning);
         }
         let wanted = self.0.iter().any(|target| target.manifest.is_some());
         let lower =
@@ -98,7 +101,7 @@ impl Outputs {
             reporter.seal_ended();
             let summary = sealed?;
             reporter.archive_warnings(&summary.warnings);
-            let mut report = archive_report(&path, &summary);
+            let mut report = archive_report(&path, &summary, &warnings);
             report["privilege"] = privilege.into();
             reporter.artifact(&report)?;
         }

@@ -1,7 +1,7 @@
 //! Translates FUSE requests to calls of the tree, and results to replies.
 //!
 //! To save requests, names, attributes, listings and negative lookups are valid in the kernel for a
-//! year, and `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS` once,
+//! year (except lent files that the image lacks), and `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS` once,
 //! after which the kernel does not send them (`create` becomes `mknod`, which needs no release).
 //!
 //! Protocol: `include/uapi/linux/fuse.h`. This file is long because it implements one trait with a
@@ -35,6 +35,8 @@ use super::allocator::{HighWater, trim_heaps};
 use super::callers::Callers;
 use super::errno::errno_of;
 use super::faults::Faults;
+use super::numbers::OtherNumbers;
+use super::openers;
 use super::owners::owner_of_copied_device;
 use super::poller::DevicePoller;
 use super::setcap;
@@ -59,6 +61,7 @@ pub(super) struct Adapter {
     faults: Arc<Faults>,
     held: HighWater,
     callback: Arc<OnceLock<LookupCallback>>,
+    numbers: OtherNumbers,
 }
 
 thread_local! {
@@ -76,6 +79,7 @@ macro_rules! answer {
 }
 
 impl Adapter {
+    #[expect(clippy::too_many_arguments, reason = "it is called once")]
     pub(super) fn new(
         tree: Arc<Tree>,
         view: OwnedView,
@@ -84,9 +88,10 @@ impl Adapter {
         poller: DevicePoller,
         faults: Arc<Faults>,
         callback: Arc<OnceLock<LookupCallback>>,
+        numbers: OtherNumbers,
     ) -> Self {
         let held = HighWater::default();
-        Adapter { tree, view, callers, workers, poller, faults, held, callback }
+        Adapter { tree, view, callers, workers, poller, faults, held, callback, numbers }
     }
 
     /// Runs the callback, then answers with `ENOENT`. The kernel does not cache this answer: each
@@ -107,7 +112,7 @@ impl Adapter {
     }
 
     fn reply_entry(&self, reply: ReplyEntry, entry: &Entry) {
-        reply.entry(&TTL, &self.view.attr(entry.ino, &entry.attr), GENERATION);
+        reply.entry(&ttl(entry), &self.view.attr(entry.ino, &entry.attr), GENERATION);
         self.view.owners.note_path(&self.tree, entry.ino);
     }
 
@@ -128,8 +133,20 @@ impl Adapter {
         if let Err(errno) = self.callers.may_add(req, &self.tree, Ino(parent.0)) {
             return reply.error(errno);
         }
-        answer!(self, reply, self.tree.mknod(Ino(parent.0), name.as_bytes(), node),
-            entry => self.reply_entry(reply, &entry));
+        let (parent, name) = (Ino(parent.0), name.as_bytes());
+        let made = match self.tree.mknod(parent, name, node) {
+            // The lookup was answered as if the lent file did not exist.
+            Err(FsError::Exists) => self.tree.create_at_stand_in(parent, name, node),
+            made => made,
+        };
+        answer!(self, reply, made, entry => self.reply_entry(reply, &entry));
+    }
+
+    /// Answers that a name does not exist. The kernel may cache this for the time `ttl`.
+    fn reply_nothing(&self, reply: ReplyEntry, ttl: &Duration) {
+        // Inode number 0 is a negative entry.
+        let nothing = Attr::new(FileType::Regular, 0, Time::default());
+        reply.entry(ttl, &self.view.attr(Ino(0), &nothing), GENERATION);
     }
 
     /// Returns freed memory to the system. Call this after requests that may allocate or free
@@ -211,18 +228,19 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if parent.0 == Ino::ROOT.0 && name == CALLBACK_NAME {
             return self.run_callback(reply);
         }
         let _request = self.poller.request();
         match self.tree.lookup(Ino(parent.0), name.as_bytes()) {
-            Ok(entry) => self.reply_entry(reply, &entry),
-            Err(FsError::NotFound) => {
-                // Inode number 0 is a negative entry, which the kernel may cache.
-                let nothing = Attr::new(FileType::Regular, 0, Time::default());
-                reply.entry(&TTL, &self.view.attr(Ino(0), &nothing), GENERATION);
+            // The kernel then creates the file, with the mode that the program asks for.
+            Ok(entry) if entry.is_stand_in && openers::creates(req.pid(), name.as_bytes()) => {
+                self.tree.forget(entry.ino, 1);
+                self.reply_nothing(reply, &Duration::ZERO);
             }
+            Ok(entry) => self.reply_entry(reply, &entry),
+            Err(FsError::NotFound) => self.reply_nothing(reply, &TTL),
             Err(error) => reply.error(self.errno(&error)),
         }
     }
@@ -294,10 +312,22 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_from_kernel),
             is_touch: mtime == Some(TimeOrNow::Now),
         };
-        answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
-            attr => self.reply_attr(reply, Ino(ino.0), &attr));
+        let ino = Ino(ino.0);
+        if truncates
+            && self.tree.is_stand_in(ino)
+            && let Ok(attr) = self.tree.attr(ino)
+        {
+            // The program replaces a file that it has seen, which the image lacks.
+            let mode = Some(openers::mode_of_replaced(&self.tree, req.pid(), attr.mode));
+            let _ = self.tree.set_attr(ino, &SetAttr { mode, ..SetAttr::default() });
+        }
+        answer!(self, reply, self.tree.set_attr(ino, &set), attr => {
+            let shown = self.view.attr(ino, &attr);
+            self.numbers.invalidate(ino, move || reply.attr(&TTL, &shown));
+            self.view.owners.note_path(&self.tree, ino);
+        });
         if size == Some(0) {
-            self.faults.note_emptied(Ino(ino.0));
+            self.faults.note_emptied(ino);
         }
         if size.is_some() {
             self.trim_after_shrinking();
@@ -529,8 +559,9 @@ impl Filesystem for Adapter {
         {
             self.faults.note_lost(ino, error);
         }
-        answer!(self, reply, written,
-            written => reply.written(written as u32));
+        answer!(self, reply, written, written => {
+            self.numbers.invalidate(ino, move || reply.written(written as u32));
+        });
         self.trim_after_shrinking();
     }
 
@@ -561,7 +592,7 @@ impl Filesystem for Adapter {
             libc::FALLOC_FL_ZERO_RANGE => self.tree.zero(ino, offset..end, !keep_size),
             _ => Err(FsError::NotSupported),
         };
-        answer!(self, reply, result, () => reply.ok());
+        answer!(self, reply, result, () => self.numbers.invalidate(ino, move || reply.ok()));
         self.trim_after_shrinking();
     }
 
@@ -605,7 +636,10 @@ impl Filesystem for Adapter {
         let len = len.min(1 << 30);
         let copied =
             self.tree.copy_range(Ino(ino_in.0), offset_in, Ino(ino_out.0), offset_out, len);
-        answer!(self, reply, copied, copied => reply.written(copied as u32));
+        answer!(self, reply, copied, copied => {
+            let reply = move || reply.written(copied as u32);
+            self.numbers.invalidate(Ino(ino_out.0), reply);
+        });
         self.trim_after_shrinking();
     }
 
@@ -637,7 +671,7 @@ impl Filesystem for Adapter {
         let listed = self.tree.read_dir_plus(Ino(ino.0), offset, |item, entry| {
             let attr = self.view.attr(entry.ino, &entry.attr);
             let name = OsStr::from_bytes(item.name);
-            !reply.add(INodeNo(item.ino.0), item.next, name, &TTL, &attr, GENERATION)
+            !reply.add(INodeNo(item.ino.0), item.next, name, &ttl(entry), &attr, GENERATION)
         });
         answer!(self, reply, listed, () => reply.ok());
         self.view.owners.note_path(&self.tree, Ino(ino.0));
@@ -746,6 +780,12 @@ impl Filesystem for Adapter {
         answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
             () => reply.ok());
     }
+}
+
+/// Returns the time for which the kernel may cache an entry. A lent file that the image lacks is
+/// looked up each time, because it does not exist for programs that create it.
+fn ttl(entry: &Entry) -> Duration {
+    if entry.is_stand_in { Duration::ZERO } else { TTL }
 }
 
 /// Transposes an optional id that may be ambiguous; `None` if it is.

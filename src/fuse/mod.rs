@@ -5,6 +5,8 @@
 //! - `allocator`: returns freed memory to the system.
 //! - `callers`: the ids of the processes that make requests.
 //! - `faults`: errors of a served mount, to report later.
+//! - `numbers`: the kernel's caches of files with several inode numbers.
+//! - `openers`: how programs open files that are lent in place of missing ones.
 //! - `poller`: how the thread that reads the device waits for the next request.
 //! - `owners`: aliases for owners that the mount's user namespace does not map.
 //! - `setcap`: when to refuse a capability that the output cannot hold.
@@ -20,6 +22,8 @@ mod allocator;
 mod callers;
 mod errno;
 mod faults;
+mod numbers;
+mod openers;
 mod owners;
 mod poller;
 mod setcap;
@@ -45,6 +49,7 @@ pub use view::View;
 use crate::sandbox::CredentialTable;
 use adapter::Adapter;
 use callers::Callers;
+use numbers::OtherNumbers;
 use poller::DevicePoller;
 use view::OwnedView;
 use workers::WorkerPool;
@@ -94,12 +99,17 @@ pub(crate) fn serve_for(
     let owners = view.owners.clone();
     let callers = Callers::new(view.clone(), credentials);
     let workers = WorkerPool::start()?;
+    let numbers = OtherNumbers::new(tree.clone());
+    let others = numbers.notifier();
+    let (shared_faults, shared_callback) = (faults.clone(), callback.clone());
     let adapter =
-        Adapter::new(tree, view, callers, workers, poller, faults.clone(), callback.clone());
+        Adapter::new(tree, view, callers, workers, poller, shared_faults, shared_callback, numbers);
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second thread takes. Slow requests go to the workers.
     let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;
     let notifier = session.notifier();
+    // The session has one notifier.
+    let _ = others.set(notifier.clone());
     let thread =
         std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
     Ok(Serving { thread, notifier, faults, callback, owners })

@@ -175,7 +175,7 @@ impl Sealer {
         let contents = AbortableContents { tree: &self.tree, ends };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());
-        Ok(Sealed { report: archive_report(&output, &summary), warnings: summary.warnings })
+        Ok(Sealed { report: archive_report(&output, &summary, &[]), warnings: summary.warnings })
     }
 }
 

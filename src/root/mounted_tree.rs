@@ -134,7 +134,7 @@ impl MountedTree {
         }
         let fail = |e: FsError| at(path)(e.into());
         let own = self.tree.lookup_own(resolved.parent, &resolved.name).map_err(fail)?;
-        let Some(Entry { ino, attr }) = own else { return Ok(None) };
+        let Some(Entry { ino, attr, .. }) = own else { return Ok(None) };
         let content = self.read_file(ino, &attr);
         self.tree.forget(ino, 1);
         content.map_err(fail)

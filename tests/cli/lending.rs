@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, bind, finish};
+use crate::support::stage::{
+    BOTH_USERS, EACH_PRIVILEGE, EPOCH, Finished, Stage, Who, bind, finish,
+};
 
 /// The name server of the host in these tests, and a line that identifies its certificates.
 const SERVER: &str = "192.0.2.11";
@@ -49,6 +51,20 @@ fn build(stage: &Stage, who: Who, settings: &str, scripts: &[&str]) -> (PathBuf,
     let output = stage.out(who).join("lending.cpio.gz");
     let finished = finish(&mut build_command(stage, who, &image, &output));
     (output, finished)
+}
+
+/// Returns the warnings in the JSON reports that a build printed.
+fn warnings_of_reports(stdout: &str) -> Vec<String> {
+    let reports = stdout.lines().map(|line| serde_json::from_str(line).unwrap());
+    let warnings = reports.flat_map(|report: serde_json::Value| {
+        report["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|w| w.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    });
+    warnings.collect()
 }
 
 /// Returns the paths in an overlay, including directories.
@@ -109,6 +125,158 @@ with open('/etc/hosts', 'r+') as file:
 }
 
 #[test]
+fn descriptors_and_bind_mounts_of_a_lent_file_stay_the_file_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let later = |path: &str, append: &str, first: &str, second: &str| {
+        format!(
+            "setsid sh -c 'exec 3{append}{path}; {first} >&3; until [ -e /go ]; do sleep 0.1; done
+                           {second} >&3; rm /go' </dev/null >/dev/null 2>&1 & sleep 0.3"
+        )
+    };
+    let wait = "touch /go; for try in $(seq 100); do [ ! -e /go ] || sleep 0.1; done; [ ! -e /go ]";
+    let mount = "mkdir -p /srv/c; echo '1.1.1.1 a' >>/etc/hosts; touch /srv/c/hosts
+                 mount --bind /etc/hosts /srv/c/hosts";
+    let by_mount = "echo '3.3.3.3 c' >>/etc/hosts; echo '4.4.4.4 d' >>/srv/c/hosts
+                    tail -n 1 /etc/hosts | grep -qx '4.4.4.4 d'
+                    echo '5.5.5.5 e' >>/etc/hosts; grep -qx '5.5.5.5 e' /srv/c/hosts
+                    chmod 600 /srv/c/hosts; [ $(stat -c %a /etc/hosts) = 600 ]
+                    chown 3 /etc/hosts; [ $(stat -c %a /srv/c/hosts) = 600 ]; umount /srv/c/hosts";
+    for who in EACH_PRIVILEGE {
+        let (overlay, finished) = build(&stage, who, "", &[mount, by_mount]);
+        finished.ok();
+        let hosts = "1.1.1.1 a\n3.3.3.3 c\n4.4.4.4 d\n5.5.5.5 e\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+        let list = stage.archive_listing(&overlay);
+        let line = list.lines().find(|line| line.ends_with(" etc/hosts")).unwrap();
+        assert!(line.starts_with("-rw-------   1 3 "), "{list}");
+
+        // Unchanged, and lent again with other lines, before the first write.
+        let rename = "mkdir /srv/c; touch /srv/c/hosts; mount --bind /etc/hosts /srv/c/hosts
+                      echo other >/etc/hostname";
+        let first =
+            "grep -q other /srv/c/hosts; echo '1.1.1.1 a' >>/srv/c/hosts; umount /srv/c/hosts
+                     [ $(cat /etc/hosts | wc -l) = 1 ]";
+        let (overlay, finished) = build(&stage, who, "", &[rename, first]);
+        finished.ok();
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), "1.1.1.1 a\n");
+
+        let append = later("/etc/hosts", ">>", "echo 1.1.1.1 a", "echo 2.2.2.2 b");
+        let by_process = format!("echo '3.3.3.3 c' >>/etc/hosts; {wait}");
+        let (overlay, finished) = build(&stage, who, "", &[&append, &by_process]);
+        finished.ok();
+        let hosts = "1.1.1.1 a\n3.3.3.3 c\n2.2.2.2 b\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+
+        // A link, a rename, and a file that is cut, from a file that each step lends again.
+        let cut = later("/etc/resolv.conf", ">", "echo options ndots:3", "echo options rotate");
+        let several =
+            ["echo 'options timeout:2' >>/etc/resolv.conf", "ln /etc/resolv.conf /srv/r", wait];
+        let scripts: Vec<&str> = std::iter::once(cut.as_str()).chain(several).collect();
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        let both = ["etc/resolv.conf", "srv/r"].map(|path| stage.archived_file(&overlay, path));
+        assert_eq!(both.concat(), "options ndots:3\noptions rotate\n:2\n");
+    }
+}
+
+#[test]
+fn file_that_the_image_lacks_has_the_mode_that_the_program_asks_for() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let create = "python3 -c \"
+import os
+os.close(os.open('/etc/apt/apt.conf', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
+\"";
+    let sparse = "python3 -c \"
+import os
+f = os.open('/usr/sbin/policy-rc.d', os.O_RDWR | os.O_CREAT, 0o600)
+os.pwrite(f, b'#', 10)
+\"";
+    let cases: [(&str, &[(&str, &str, &str)]); 8] = [
+        (
+            "printf '#!/bin/sh\\nexit 101\\n' >/srv/x; chmod 755 /srv/x; cp /srv/x /usr/sbin/policy-rc.d
+             cp /srv/x /usr/bin/systemd-detect-virt; chmod 600 /srv/x; cp /srv/x /etc/apt/apt.conf
+             cp /srv/x /tmp/x; cp /tmp/x /etc/hosts",
+            &[
+                ("usr/sbin/policy-rc.d", "-rwxr-xr-x", "#!/bin/sh\nexit 101\n"),
+                ("usr/bin/systemd-detect-virt", "-rwxr-xr-x", "#!/bin/sh\nexit 101\n"),
+                ("etc/apt/apt.conf", "-rw-------", "#!/bin/sh\nexit 101\n"),
+                ("etc/hosts", "-rw-------", "#!/bin/sh\nexit 101\n"),
+            ],
+        ),
+        (
+            "umask 077; echo '// x' >/etc/apt/apt.conf; echo '1.1.1.1 a' >>/etc/hosts",
+            &[("etc/apt/apt.conf", "-rw-------", "// x\n"), ("etc/hosts", "-rw-------", "1.1.1.1 a\n")],
+        ),
+        ("umask 002; echo '1.1.1.1 a' | tee -a /etc/hosts", &[("etc/hosts", "-rw-rw-r--", "1.1.1.1 a\n")]),
+        (create, &[("etc/apt/apt.conf", "-rw-r-----", "")]),
+        (sparse, &[("usr/sbin/policy-rc.d", "-rw-------", "\0\0\0\0\0\0\0\0\0\0#")]),
+        (": >>/etc/hosts; touch /etc/apt/apt.conf", &[("etc/hosts", "-rw-r--r--", ""), ("etc/apt/apt.conf", "-rw-r--r--", "")]),
+        ("truncate -s 40000 /etc/hosts", &[("etc/hosts", "-rw-r--r--", &*"\0".repeat(40000))]),
+        // A file is mounted over the lent one.
+        (
+            "touch /srv/x; mount --bind /srv/x /etc/hosts; echo x >>/etc/hosts; umount /etc/hosts",
+            &[("srv/x", "-rw-r--r--", "x\n")],
+        ),
+    ];
+    for who in EACH_PRIVILEGE {
+        for (script, files) in &cases {
+            let (overlay, finished) = build(&stage, who, "", &["true", script]);
+            finished.ok();
+            let list = stage.archive_listing(&overlay);
+            for (path, mode, content) in *files {
+                let line = list.lines().find(|line| line.ends_with(&format!(" {path}")));
+                let line = line.unwrap_or_else(|| panic!("{script}: {path}: {list}"));
+                assert!(line.starts_with(mode), "{script}: {line}");
+                assert_eq!(stage.archived_file(&overlay, path), *content, "{script}: {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_of_apt_on_the_host_are_in_no_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let conf = stage.write(
+        "host/apt.conf",
+        "Acquire::http::Referer \"http://portal.example/\";\nAcquire::http::Timeout \"77\";\n\
+         Acquire::http::Proxy::mirror.example \"DIRECT\";\n",
+    );
+    let scripts = [
+        "grep -v '^//' /etc/apt/apt.conf >/etc/apt/a; mv /etc/apt/a /etc/apt/apt.conf",
+        "echo 'Acquire::Languages \"none\";' >>/etc/apt/apt.conf",
+        "sed -i 's,^//.*,,' /etc/apt/apt.conf; cp /etc/apt/apt.conf /etc/apt/copy",
+        "cp /etc/apt/apt.conf /etc/apt/again; grep -v overcoat /etc/hosts >/srv/hosts
+         sed 's/^#.*//' /etc/hosts >/srv/more",
+    ];
+    let dump = "apt-config dump >/srv/dump";
+    for who in BOTH_USERS {
+        let image = image(&stage, "", &scripts);
+        let overlay = stage.out(who).join("settings.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.env("APT_CONFIG", &conf)).ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        for path in ["etc/apt/apt.conf", "etc/apt/copy", "etc/apt/again"] {
+            let text = stage.archived_file(&overlay, path);
+            assert_eq!(text.trim(), "Acquire::Languages \"none\";", "{path}: {text:?}");
+        }
+        for path in ["srv/hosts", "srv/more"] {
+            let names = names(&stage, &overlay);
+            assert!(!names.contains(path) || stage.archived_file(&overlay, path).trim().is_empty());
+        }
+
+        let image = self::image(&stage, "", &[dump]);
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.env("APT_CONFIG", &conf)).ok().stderr_has(&[
+            "/srv/dump: it contains http://portal.example/, a setting of apt of this host",
+            "/srv/dump: it contains Acquire::http::Timeout, a setting of apt of this host",
+            "/srv/dump: it contains Acquire::http::Proxy::mirror.example, the name of a setting",
+        ]);
+        // Each host has the default settings of apt.
+        assert!(!finished.stderr.contains("Acquire::Allow"), "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn cut_and_extended_lent_files_keep_the_content_of_the_image() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let size_is = |path: &str, size: u32| format!("[ $(stat -c %s {path}) = {size} ]");
@@ -142,11 +310,14 @@ fn files_taken_out_of_a_root_contain_nothing_that_was_lent() {
         let settings = format!("{settings}output: {}\n", out.display());
         let image = image(&stage, &settings, &[script]);
         let mut command = stage.overcoat(who);
-        command.arg("build").arg(&image).env("SOURCE_DATE_EPOCH", EPOCH);
-        finish(&mut command).ok().stderr_has(&[
+        command.arg("build").arg(&image).arg("--json").env("SOURCE_DATE_EPOCH", EPOCH);
+        let finished = finish(&mut command).ok().stderr_has(&[
             "warning: /boot/packed: it contains a copy of a file that is shown during the build",
             "warning: /boot/server: it contains 192.0.2.11, the address of a name server",
         ]);
+        let warned = warnings_of_reports(&finished.text());
+        assert_eq!(warned.len(), 2, "{warned:?}");
+        assert!(warned.iter().any(|warning| warning.starts_with("/boot/server: it contains")));
         let content = |name: &str| fs::read_to_string(out.join(name)).unwrap();
         assert!(content("resolv").ends_with("options edns0\n"));
         assert!(!content("resolv").contains(SERVER) && !content("resolv").contains('#'));
@@ -407,14 +578,21 @@ fn copies_with_host_values_are_reported() {
         "sed -i '/^nameserver/s/$/ # checked/' /etc/resolv.conf",
     ];
     for who in BOTH_USERS {
-        let (_, finished) = build(&stage, who, "", &scripts);
-        finished.ok().stderr_has(&[
+        let image = image(&stage, "", &scripts);
+        let overlay = stage.out(who).join("copies.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.arg("--json")).ok();
+        let warned = warnings_of_reports(&finished.text());
+        let finished = finished.stderr_has(&[
             "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
             "warning: /etc/dns.conf: it contains 192.0.2.11, the address of a name server",
             "warning: /srv/etc.tgz: it contains a copy of a file that is shown during the build",
             "warning: /srv/dns.gz: it contains 192.0.2.11, the address of a name server",
             "warning: /etc/resolv.conf: a program edited lines that are shown during the build",
         ]);
+        let printed = finished.stderr.lines().filter_map(|line| line.split_once("warning: "));
+        let printed: Vec<&str> = printed.map(|(_, warning)| warning).collect();
+        assert_eq!(warned, printed);
     }
 }
 
@@ -467,6 +645,29 @@ fn directories_made_by_a_step_are_in_the_overlay() {
             ". etc etc/apt etc/apt/sources.list etc/ssl etc/ssl/certs opt opt/app opt/app/config \
              usr usr/sbin"
         );
+    }
+}
+
+#[test]
+fn policy_of_the_image_is_kept_and_forbids_services() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let own = "printf '#!/bin/sh\\n# site policy\\nexit 0\\n' >/usr/sbin/policy-rc.d
+               chmod 755 /usr/sbin/policy-rc.d";
+    let edit = "sed -i '2i case $1 in ssh) exit 0;; esac' /usr/sbin/policy-rc.d";
+    let append = "echo 'exit 104' >>/usr/sbin/policy-rc.d; cp /usr/sbin/policy-rc.d /srv/copy";
+    let ask = "cd /usr/sbin; for policy in /usr/sbin/policy-rc.d policy-rc.d ./policy-rc.d; do
+                 $policy ssh start && exit 1 || [ $? = 101 ]
+               done; [ \"$(sh ./policy-rc.d ssh; echo $?)\" = 0 ]";
+    let link = "ln -sf /bin/true /usr/sbin/policy-rc.d";
+    let ask_link = "policy-rc.d ssh start && exit 1 || [ $? = 101 ]";
+    for who in EACH_PRIVILEGE {
+        let (overlay, finished) = build(&stage, who, "", &[own, edit, append, ask]);
+        let finished = finished.ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        let policy = "#!/bin/sh\ncase $1 in ssh) exit 0;; esac\n# site policy\nexit 0\nexit 104\n";
+        assert_eq!(stage.archived_file(&overlay, "usr/sbin/policy-rc.d"), policy);
+        assert_eq!(stage.archived_file(&overlay, "srv/copy"), policy);
+        build(&stage, who, "", &[link, ask_link]).1.ok();
     }
 }
 

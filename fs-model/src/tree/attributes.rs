@@ -81,6 +81,7 @@ impl Tree {
         self.check_writable()?;
         let (inode, covered) = {
             let mut state = self.state.lock();
+            let ino = state.current(ino);
             let covered = state.prepare_set_attr(self, ino, set)?;
             state.keep_scratch_parent(ino);
             if let Some(size) = set.size {
@@ -162,6 +163,7 @@ impl Tree {
     pub(super) fn stored_xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
         let (inode, dir_source) = {
             let state = self.state.lock();
+            let ino = state.current(ino);
             let source = state.dirs.get(&ino).and_then(|d| d.sources.first().copied());
             (state.inodes.get(&ino).cloned(), source)
         };
@@ -259,6 +261,7 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
+            let ino = state.current(ino);
             state.take_over(self, ino, ContentFrom::Covered)?;
             let inode = state.upper_inode_unlimited(self, ino)?;
             state.mark_parent_dirty(ino, &inode);
@@ -334,6 +337,7 @@ impl Tree {
     pub(super) fn stored_acl(&self, ino: Ino, name: &[u8]) -> Result<Option<Acl>, FsError> {
         let (inode, source) = {
             let state = self.state.lock();
+            let ino = state.current(ino);
             let source = state.dirs.get(&ino).and_then(|d| d.sources.first().copied());
             (state.inodes.get(&ino).cloned(), source)
         };

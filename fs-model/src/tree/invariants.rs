@@ -57,6 +57,7 @@ impl TreeState {
         }
         for &ino in self.inodes.keys() {
             let held = self.refs.contains_key(&ino)
+                || self.has_former(ino)
                 || self.dirs.get(&ino).is_some_and(|dir| dir.children > 0);
             if self.is_dead(ino) && !held {
                 return Err(format!("{ino:?} was removed and has no references, but is in memory"));

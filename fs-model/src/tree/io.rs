@@ -32,6 +32,7 @@ enum Readable {
 impl Tree {
     fn readable(&self, ino: Ino) -> Result<Readable, FsError> {
         let state = self.state.lock();
+        let ino = state.current(ino);
         if let Some(inode) = state.inodes.get(&ino) {
             return Ok(Readable::Upper(inode.clone()));
         }
@@ -149,6 +150,7 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
+            let ino = state.current(ino);
             state.take_over(self, ino, content_from)?;
             match state.kind(&self.stack, ino)? {
                 FileType::Regular => state.upper_inode(self, ino)?,
@@ -179,6 +181,10 @@ impl Tree {
         to_offset: u64,
         len: u64,
     ) -> Result<u64, FsError> {
+        let (from, to) = {
+            let state = self.state.lock();
+            (state.current(from), state.current(to))
+        };
         let apart = from_offset.abs_diff(to_offset);
         if from == to && apart < len {
             return Err(FsError::Invalid);

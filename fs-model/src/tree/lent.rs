@@ -7,13 +7,17 @@
 //! - A lent file shows the sandbox's content and is in no delta, like any scratch entry.
 //! - The first change of its content ends the loan: the inode becomes the image's own file, with
 //!   the content and attributes that were covered, before the change is made. If nothing was
-//!   covered, it becomes an empty file with the attributes of the lent file that is not executable.
-//!   A write at an offset, and a size at or after the end of the lent lines, keep the lent content
-//!   instead, because the program has read that content and the offset refers to it. All links to a
-//!   lent file become names of the image's own file.
+//!   covered, it becomes an empty file with the attributes of the lent file. A write at an offset,
+//!   and a size at or after the end of the lent lines, keep the lent content instead, because the
+//!   program has read that content and the offset refers to it. All links to a lent file become
+//!   names of the image's own file.
+//! - Programs may still refer to the file that was covered, by a descriptor or a bind mount. Its
+//!   number then stands for the image's own file until its last reference is gone.
 //! - A change of mode, owner or times is also made to the covered file, and the loan continues. If
-//!   nothing is covered, a change of mode or owner ends the loan, but a change of times does so
-//!   only if they are set to the current time: programs set the times of all files that they find.
+//!   nothing is covered, only setting the times to the current time ends the loan: programs change
+//!   the attributes of all files that they find.
+//! - Creating a file at the name of a lent file that covers nothing ends the loan, and the file has
+//!   the attributes that the program asks for ([`Tree::create_at_stand_in`]).
 //! - Removing, replacing or renaming a lent file applies to the covered file. Linking to a lent
 //!   file ends the loan; if nothing is covered, the link is a scratch entry instead, because dpkg
 //!   links a file before it replaces it.
@@ -42,6 +46,9 @@ pub(super) enum ContentFrom {
 
 /// A directory and a name in it.
 type LentPosition = (Ino, Box<[u8]>);
+
+/// A size that is as many bytes beyond the end of a lent file is not computed from its own size.
+const MAX_GROWTH: u64 = 4096;
 
 /// The last known positions of a lent file: where it was lent, and the links that programs made to
 /// it where it covers nothing. All of them are scratch entries. Some may have been removed or
@@ -79,7 +86,8 @@ impl Tree {
         if state.scratch(parent, name).is_some() {
             return Err(FsError::Busy);
         }
-        if let Some(covered) = state.find(&self.stack, parent, name)? {
+        let covered = state.find(&self.stack, parent, name)?;
+        if let Some(covered) = covered {
             let attr = state.attr(&self.stack, covered.ino)?;
             state.drop_unused(self, [covered]);
             match attr.kind {
@@ -92,6 +100,11 @@ impl Tree {
             }
         }
         let entry = state.add_scratch(self, parent, name, &node)?;
+        if covered.is_none() {
+            let shown = EntryTarget { ino: entry.ino, kind: FileType::Regular };
+            let scratch = Scratch { shown, covered: Covered::Nothing };
+            state.set_slot(self, parent, name, Slot::Scratch(Box::new(scratch)))?;
+        }
         let inode = state.upper_inode(self, entry.ino)?;
         let written = match &mut inode.body.write().data {
             UpperData::File(file) => file.write(&self.stack, &self.space, 0, content),
@@ -112,6 +125,89 @@ impl Tree {
         Ok(entry.ino)
     }
 
+    /// Replaces the content of the lent file `ino`, which programs may refer to, as [`Tree::lend`]
+    /// does. Returns whether it is still lent.
+    ///
+    /// # Errors
+    /// Those of [`Tree::write`].
+    pub fn lend_again(
+        &self,
+        ino: Ino,
+        mode: u16,
+        content: &[u8],
+        lent_end: u64,
+    ) -> Result<bool, FsError> {
+        let _gate = self.gate.read();
+        self.check_writable()?;
+        let mut state = self.state.lock();
+        let Some((dir, name)) = state.loan(ino) else { return Ok(false) };
+        let own = match state.image_target(self, dir, &name)? {
+            Some(own) if own.kind == FileType::Regular => Some(state.attr(&self.stack, own.ino)?),
+            _ => None,
+        };
+        let inode = state.upper_inode_unlimited(self, ino)?;
+        let mut body = inode.body.write();
+        if let Some(own) = own {
+            (body.mode, body.uid, body.gid) = (own.mode | mode & 0o111, own.uid, own.gid);
+            body.mtime = own.mtime;
+        }
+        let UpperData::File(file) = &mut body.data else { return Err(FsError::Stale) };
+        file.truncate(&self.space, 0)?;
+        let mut written = 0;
+        while written < content.len() {
+            written += file.write(&self.stack, &self.space, written as u64, &content[written..])?;
+        }
+        if let Some(loan) = state.loans.get_mut(&ino) {
+            loan.lent_end = lent_end;
+        }
+        Ok(true)
+    }
+
+    /// Creates the regular file `name` in place of a lent file that covers nothing. The file has
+    /// the number of the lent file.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] if there is no such lent file, and those of [`Tree::mknod`].
+    pub fn create_at_stand_in(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: &MknodArgs<'_>,
+    ) -> Result<Entry, FsError> {
+        let _gate = self.gate.read();
+        self.check_writable()?;
+        let mut state = self.state.lock();
+        let lent = state.scratch(parent, name).map(|scratch| scratch.shown);
+        let lent =
+            lent.filter(|lent| node.kind == FileType::Regular && state.is_stand_in(lent.ino));
+        let Some(lent) = lent else { return Err(FsError::Exists) };
+        let (node, xattrs) = state.inherited(self, parent, node)?;
+        let body = new_inode(&node, xattrs, Time::now()).body.into_inner();
+        state.take_over_as(self, lent.ino, (parent, name.into()), body, None)?;
+        state.entry(&self.stack, parent, lent)
+    }
+
+    /// Returns the other numbers of `ino` that callers refer to: those of files that lent files
+    /// took the place of, and that of the file that a lent file covers.
+    pub fn other_numbers(&self, ino: Ino) -> Vec<Ino> {
+        let mut state = self.state.lock();
+        if state.former.is_empty() && !state.loans.contains_key(&ino) {
+            return Vec::new();
+        }
+        let current = state.current(ino);
+        let mut objects = vec![current];
+        if let Some((dir, name)) = state.loan(current)
+            && let Ok(Some(own)) = state.image_target(self, dir, &name)
+        {
+            objects.push(own.ino);
+        }
+        let former = state.former.iter().filter(|(_, current)| objects.contains(current));
+        let mut numbers: Vec<Ino> = former.map(|(former, _)| *former).collect();
+        numbers.extend(objects);
+        numbers.retain(|number| *number != ino && state.refs.contains_key(number));
+        numbers
+    }
+
     /// Ends the loan at `name` if the lent file `ino` is still there, so that the covered file is
     /// visible again. Returns whether it was there.
     ///
@@ -126,6 +222,11 @@ impl Tree {
     /// Returns whether `ino` is a lent file that was not changed and has a name.
     pub fn is_lent(&self, ino: Ino) -> bool {
         self.state.lock().loan(ino).is_some()
+    }
+
+    /// Returns whether `ino` is a lent file that covers nothing.
+    pub fn is_stand_in(&self, ino: Ino) -> bool {
+        self.state.lock().is_stand_in(ino)
     }
 
     /// Looks up the image's own object at `name`, ignoring scratch entries, and adds a reference.
@@ -147,6 +248,37 @@ impl Tree {
 }
 
 impl TreeState {
+    /// Returns the number of the object that `ino` stands for: `ino` itself, unless a lent file
+    /// took the place of the object.
+    pub(super) fn current(&self, ino: Ino) -> Ino {
+        if self.former.is_empty() { ino } else { self.former.get(&ino).copied().unwrap_or(ino) }
+    }
+
+    /// Whether other numbers stand for the object `ino`.
+    pub(super) fn has_former(&self, ino: Ino) -> bool {
+        !self.former.is_empty() && self.former.values().any(|current| *current == ino)
+    }
+
+    /// Makes the number `before` stand for the object `after`, while it is referenced.
+    fn replace_number(&mut self, before: Ino, after: Ino) {
+        for current in self.former.values_mut().filter(|current| **current == before) {
+            *current = after;
+        }
+        if self.refs.contains_key(&before) {
+            self.former.insert(before, after);
+        }
+    }
+
+    /// Whether `ino` is a lent file that covers nothing.
+    pub(super) fn is_stand_in(&self, ino: Ino) -> bool {
+        let Some(loan) = self.loans.get(&ino) else { return false };
+        let mut places = loan.positions.iter();
+        let scratch = places.find_map(|(dir, name)| {
+            self.scratch(*dir, name).filter(|scratch| scratch.shown.ino == ino)
+        });
+        scratch.is_some_and(|scratch| scratch.covered == Covered::Nothing)
+    }
+
     fn scratch(&self, dir: Ino, name: &[u8]) -> Option<Scratch> {
         match self.dirs.get(&dir)?.changes.get(name).map(|item| &item.slot) {
             Some(Slot::Scratch(scratch)) => Some(**scratch),
@@ -220,23 +352,35 @@ impl TreeState {
             }
             None => {
                 let body = lent.body.read();
-                // A lent program is executable, but a program that creates the file by writing does
-                // not make it so.
-                let node = MknodArgs::file(body.mode & !0o111, body.uid, body.gid);
+                let node = MknodArgs::file(body.mode, body.uid, body.gid);
                 new_inode(&node, XattrMap::new(), Time::now()).body.into_inner()
             }
         };
+        if content_from == ContentFrom::Lent
+            && let UpperData::File(content) = &lent.body.read().data
+        {
+            body.data = UpperData::File(content.clone());
+        }
+        self.take_over_as(tree, ino, (dir, name), body, covered)
+    }
+
+    /// Turns the lent file `ino` at a position into the image's own file with this `body`, in place
+    /// of `covered`.
+    fn take_over_as(
+        &mut self,
+        tree: &Tree,
+        ino: Ino,
+        (dir, name): LentPosition,
+        mut body: UpperBody,
+        covered: Option<EntryTarget>,
+    ) -> Result<(), FsError> {
+        let lent = self.upper_inode_unlimited(tree, ino)?;
         let target = EntryTarget { ino, kind: FileType::Regular };
         self.set_slot(tree, dir, &name, Slot::Present(target))?;
         {
             let mut to = lent.body.write();
             // Hard links to the lent file become names of the image's own file, too.
             body.nlink = to.nlink;
-            if content_from == ContentFrom::Lent
-                && let UpperData::File(content) = &to.data
-            {
-                body.data = UpperData::File(content.clone());
-            }
             to.release(&tree.space);
             tree.space.charge_unlimited(body.charged());
             *to = body;
@@ -250,6 +394,7 @@ impl TreeState {
         }
         match covered {
             Some(covered) => {
+                self.replace_number(covered.ino, ino);
                 self.drop_link(tree, covered, Time::now())?;
                 self.mark_dirty(dir);
                 Ok(())
@@ -269,7 +414,9 @@ impl TreeState {
         let Some((dir, name)) = self.loan(ino) else { return Ok(None) };
         if let Some(size) = set.size {
             let lent_end = self.loans.get(&ino).map_or(0, |loan| loan.lent_end);
-            let keeps_lent = size > 0 && size >= lent_end;
+            let shown = self.attr(&tree.stack, ino)?.size;
+            let keeps_lent =
+                size > 0 && size >= lent_end && size <= shown.saturating_add(MAX_GROWTH);
             let content_from = if keeps_lent { ContentFrom::Lent } else { ContentFrom::Covered };
             self.take_over(tree, ino, content_from)?;
             return Ok(None);
@@ -286,9 +433,7 @@ impl TreeState {
             }
             Some(_) => Ok(None),
             None => {
-                let attr = self.attr(&tree.stack, ino)?;
-                let times = SetAttr { mtime: None, atime: None, ..*set };
-                if set.is_touch || times.changes(&attr) {
+                if set.is_touch {
                     self.take_over(tree, ino, ContentFrom::Covered)?;
                 }
                 Ok(None)
@@ -327,8 +472,7 @@ impl TreeState {
             return Ok(None);
         }
         let shown = EntryTarget { ino, kind: FileType::Regular };
-        let is_whiteout = self.dir(&tree.stack, dir)?.changes.get(name).is_some();
-        let covered = if is_whiteout { Covered::Nothing } else { Covered::Layers };
+        let covered = Covered::Nothing;
         let inode = self.upper_inode_unlimited(tree, ino)?;
         self.set_slot(tree, dir, name, Slot::Scratch(Box::new(Scratch { shown, covered })))?;
         inode.body.write().nlink += 1;

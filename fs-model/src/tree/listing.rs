@@ -120,7 +120,8 @@ impl Tree {
                 state.find(stack, dir, item.name)?;
             }
             let attr = state.attr(stack, item.ino)?;
-            let taken = take(item, &Entry { ino: item.ino, attr });
+            let is_stand_in = state.is_stand_in(item.ino);
+            let taken = take(item, &Entry { ino: item.ino, attr, is_stand_in });
             if taken && item.next > FIRST_POSITION {
                 state.retain(item.ino, dir);
             } else if !taken && item.next > FIRST_POSITION {

@@ -59,6 +59,8 @@ pub struct Entry {
     pub ino: Ino,
     /// The attributes.
     pub attr: Attr,
+    /// Whether it is a lent file at the place of a file that the image lacks.
+    pub is_stand_in: bool,
 }
 
 /// Options of a [`Tree`].
@@ -147,6 +149,8 @@ struct TreeState {
     scratch_parents: HashSet<Ino>,
     /// Lent files that were not changed, and those that lost their names.
     loans: HashMap<Ino, lent::Loan>,
+    /// Referenced numbers of files that a lent file took the place of, and the number of that file.
+    former: HashMap<Ino, Ino>,
 }
 
 /// Guard of a frozen tree: changes block until it is dropped.
@@ -201,6 +205,7 @@ impl Tree {
                 dirty_parent_unknown: false,
                 scratch_parents: HashSet::new(),
                 loans: HashMap::new(),
+                former: HashMap::new(),
             }),
         })
     }
@@ -250,7 +255,9 @@ impl Tree {
     /// # Errors
     /// [`FsError::Stale`] for an unknown number, or [`FsError::Layer`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
-        self.state.lock().attr(&self.stack, ino)
+        let mut state = self.state.lock();
+        let ino = state.current(ino);
+        state.attr(&self.stack, ino)
     }
 
     /// Returns the parent of the directory `dir`. The root is its own parent.
@@ -374,7 +381,7 @@ impl TreeState {
     fn entry(&mut self, stack: &Stack, parent: Ino, target: EntryTarget) -> Result<Entry, FsError> {
         let attr = self.attr(stack, target.ino)?;
         self.retain(target.ino, parent);
-        Ok(Entry { ino: target.ino, attr })
+        Ok(Entry { ino: target.ino, attr, is_stand_in: self.is_stand_in(target.ino) })
     }
 
     fn retain(&mut self, ino: Ino, parent: Ino) {
@@ -399,8 +406,11 @@ impl TreeState {
     fn drop_if_unused(&mut self, space: &Space, ino: Ino) {
         let mut next = Some(ino);
         while let Some(ino) = next.take() {
-            if self.refs.contains_key(&ino) || ino == Ino::ROOT {
+            if self.refs.contains_key(&ino) || ino == Ino::ROOT || self.has_former(ino) {
                 return;
+            }
+            if let Some(current) = self.former.remove(&ino) {
+                next = Some(current);
             }
             let dead = self.inodes.get(&ino).is_some_and(|inode| inode.body.read().nlink == 0);
             if let Some(dir) = self.dirs.get(&ino) {

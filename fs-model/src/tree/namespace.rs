@@ -172,6 +172,7 @@ impl Tree {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
+        let ino = state.current(ino);
         state.check_free(self, parent, name)?;
         if let Some(entry) = state.link_lent(self, ino, parent, name)? {
             return Ok(entry);
@@ -280,6 +281,32 @@ impl TreeState {
         Ok(())
     }
 
+    /// Returns `node` and its extended attributes as the directory `parent` and the mask of the
+    /// process determine them.
+    pub(super) fn inherited<'a>(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        node: &MknodArgs<'a>,
+    ) -> Result<(MknodArgs<'a>, XattrMap), FsError> {
+        let mut node = *node;
+        let above = self.attr(&tree.stack, parent)?;
+        if above.mode & 0o2000 != 0 {
+            node.gid = above.gid;
+            if node.kind == FileType::Directory {
+                node.mode |= 0o2000;
+            }
+        }
+        let mut xattrs = XattrMap::new();
+        if node.kind != FileType::Symlink {
+            match tree.default_acl(self, parent)? {
+                Some(list) => node.mode = inherit(list, node.kind, node.mode, &mut xattrs),
+                None => node.mode &= !node.umask,
+            }
+        }
+        Ok((node, xattrs))
+    }
+
     /// Creates an object and sets `name` to the slot that `slot` returns for it. The caller updates
     /// the number of subdirectories of `parent`.
     pub(super) fn mknod(
@@ -300,21 +327,7 @@ impl TreeState {
                 _ => return Err(FsError::NameTooLong),
             }
         }
-        let mut node = *node;
-        let above = self.attr(&tree.stack, parent)?;
-        if above.mode & 0o2000 != 0 {
-            node.gid = above.gid;
-            if node.kind == FileType::Directory {
-                node.mode |= 0o2000;
-            }
-        }
-        let mut xattrs = XattrMap::new();
-        if node.kind != FileType::Symlink {
-            match tree.default_acl(self, parent)? {
-                Some(list) => node.mode = inherit(list, node.kind, node.mode, &mut xattrs),
-                None => node.mode &= !node.umask,
-            }
-        }
+        let (node, xattrs) = self.inherited(tree, parent, node)?;
         let inode = new_inode(&node, xattrs, Time::now());
         let cost = inode.cost();
         tree.space.charge(cost)?;

@@ -71,6 +71,7 @@ impl Run {
     pub(crate) fn compare(&mut self, step: usize) {
         compare::everything(&self.tree, &self.model, &mut self.numbers, step);
         for &(id, ino) in &self.held {
+            let id = self.model.current(id);
             compare::object(&self.tree, &self.model, id, ino, "held");
         }
     }
@@ -92,7 +93,8 @@ impl Run {
     }
 
     fn held(&self, held: Held) -> (Id, Ino) {
-        self.held[held % self.held.len()]
+        let (id, ino) = self.held[held % self.held.len()];
+        (self.model.current(id), ino)
     }
 
     /// Checks that both results agree: success, or the same error. The tree may also run out of
@@ -354,8 +356,9 @@ impl Run {
         let lent = self.model.loans().iter().any(|(lent, ..)| *lent == id);
         let lent = lent.then(|| self.model.size(id));
         // A size within the lent lines is one of the image's own file.
-        self.keeps_lent =
-            lent.zip(set.size).is_some_and(|(lent, size)| size > 0 && size >= lent_end(lent));
+        self.keeps_lent = lent
+            .zip(set.size)
+            .is_some_and(|(lent, size)| size > 0 && size >= lent_end(lent) && size <= lent + 4096);
         let done = self.tree.set_attr(ino, &set);
         let done = self.agree(done, |model| model.set_attr(id, &set));
         self.keeps_lent = false;

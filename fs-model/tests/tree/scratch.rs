@@ -2,7 +2,7 @@
 
 use fs_model::delta::Change;
 use fs_model::tree::{MknodArgs, RenameMode, SetAttr};
-use fs_model::{FsError, Ino};
+use fs_model::{FsError, Ino, Tree};
 
 use crate::behaviour::{DIR, FILE, assert_error, base, changes, drop_entry, hold, tree};
 use crate::compare::read_all;
@@ -161,4 +161,93 @@ fn scratch_parent_is_in_the_delta_only_with_another_entry_or_change() {
     tree.forget(scratch_parent, 1);
     tree.forget(over, 1);
     tree.check_invariants().unwrap();
+}
+
+fn text(tree: &Tree, ino: Ino) -> String {
+    let mut buffer = [0; 64];
+    let len = tree.read(ino, 0, &mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..len]).into_owned()
+}
+
+#[test]
+fn reference_to_a_covered_file_is_one_to_the_file_that_takes_its_place() {
+    let tree = tree_of(&[], 1 << 20, true);
+    let first = tree.mknod(Ino::ROOT, b"hosts", &MknodArgs::file(0o644, 0, 0)).unwrap().ino;
+    let mut former = vec![first];
+    for line in ["a", "b", "c"] {
+        tree.lend(Ino::ROOT, b"hosts", 0o644, b"lent", 4).unwrap();
+        let lent = tree.lookup(Ino::ROOT, b"hosts").unwrap().ino;
+        tree.append(lent, line.as_bytes()).unwrap();
+        former.push(lent);
+        let others = tree.other_numbers(lent);
+        assert_eq!(others.len(), former.len() - 1, "{others:?}");
+        for ino in &former {
+            tree.append(*ino, b".").unwrap();
+        }
+        tree.check_invariants().unwrap();
+    }
+    for ino in &former {
+        assert_eq!(text(&tree, *ino), "a..b...c....");
+        tree.set_attr(*ino, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+    }
+    let link = tree.link(first, Ino::ROOT, b"link").unwrap();
+    assert_eq!((link.ino, link.attr.mode, link.attr.nlink), (former[3], 0o600, 2));
+    // The file exists as long as any number of it is referenced.
+    tree.unlink(Ino::ROOT, b"hosts").unwrap();
+    tree.unlink(Ino::ROOT, b"link").unwrap();
+    tree.forget(former[3], 2);
+    assert_eq!(text(&tree, first), "a..b...c....");
+    for ino in &former[..3] {
+        tree.check_invariants().unwrap();
+        tree.forget(*ino, 1);
+    }
+    tree.check_invariants().unwrap();
+    assert_eq!(tree.usage().inodes, 1);
+}
+
+#[test]
+fn file_that_is_lent_again_keeps_its_number() {
+    let tree = tree_of(&[], 1 << 20, true);
+    let own = tree.mknod(Ino::ROOT, b"hosts", &MknodArgs::file(0o644, 0, 0)).unwrap().ino;
+    let lent = tree.lend(Ino::ROOT, b"hosts", 0o644, b"lent", 4).unwrap();
+    tree.set_attr(own, &SetAttr { mode: Some(0o640), ..SetAttr::default() }).unwrap();
+    assert!(tree.lend_again(lent, 0o644, b"others", 6).unwrap());
+    assert_eq!((text(&tree, lent), tree.attr(lent).unwrap().mode), ("others".to_owned(), 0o640));
+    tree.append(lent, b"a").unwrap();
+    assert_eq!(text(&tree, own), "a");
+    assert!(!tree.lend_again(lent, 0o644, b"more", 4).unwrap());
+    tree.check_invariants().unwrap();
+}
+
+#[test]
+fn file_created_in_place_of_a_lent_one_has_its_own_attributes() {
+    let tree = tree_of(&[], 1 << 20, true);
+    let node = MknodArgs { umask: 0o027, ..MknodArgs::file(0o666, 3, 4) };
+    let create = || tree.create_at_stand_in(Ino::ROOT, b"hosts", &node);
+    assert!(matches!(create(), Err(FsError::Exists)));
+    let lent = tree.lend(Ino::ROOT, b"hosts", 0o755, b"lent", 4).unwrap();
+    assert!(tree.lookup(Ino::ROOT, b"hosts").unwrap().is_stand_in);
+    assert!(matches!(tree.mknod(Ino::ROOT, b"hosts", &node), Err(FsError::Exists)));
+    // Programs set the mode of all files that they find.
+    tree.set_attr(lent, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).unwrap();
+    assert!(tree.is_lent(lent) && tree.delta().unwrap().entries.is_empty());
+    let made = create().unwrap();
+    let attr = made.attr;
+    assert_eq!((made.ino, attr.mode, attr.uid, attr.gid, attr.size), (lent, 0o640, 3, 4, 0));
+    assert!(!made.is_stand_in && matches!(create(), Err(FsError::Exists)));
+    // The directory and the file.
+    assert_eq!(tree.delta().unwrap().entries.len(), 2);
+    tree.lend(Ino::ROOT, b"hosts", 0o755, b"lent", 4).unwrap();
+    assert!(matches!(create(), Err(FsError::Exists)));
+}
+
+#[test]
+fn size_far_beyond_a_lent_file_is_one_of_the_own_file() {
+    let tree = tree_of(&[], 1 << 20, true);
+    let own = tree.mknod(Ino::ROOT, b"hosts", &MknodArgs::file(0o644, 0, 0)).unwrap().ino;
+    tree.write(own, 0, b"own").unwrap();
+    let lent = tree.lend(Ino::ROOT, b"hosts", 0o644, b"own lent", 8).unwrap();
+    tree.set_attr(lent, &SetAttr { size: Some(40_000), ..SetAttr::default() }).unwrap();
+    assert_eq!(tree.attr(lent).unwrap().size, 40_000);
+    assert!(text(&tree, lent).starts_with("own\0\0"));
 }

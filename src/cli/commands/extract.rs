@@ -215,7 +215,7 @@ fn archive(
     let summary = seal(&taken.delta, taken, &options, to, None, &mut |_| {})?;
     ui.archive_warnings(&summary.warnings);
     if !stdout {
-        ui.artifact(&archive_report(output, &summary), args.json)?;
+        ui.artifact(&archive_report(output, &summary, &[]), args.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! The content of a lent file, made from the image's own lines and those of the host.
 //!
-//! Lent lines of `resolv.conf` and `hosts` end with [blanks](LINE_END). Readers ignore it, and a
+//! Lent lines of `resolv.conf`, `hosts` and `apt.conf` end with [blanks](LINE_END). Readers ignore it, and a
 //! tool that adds a line unless the file already has it (Ansible's `lineinfile`) finds that it does
 //! not.
 
@@ -17,19 +17,12 @@ pub(super) struct LentContent {
     pub(super) block: LentBlock,
 }
 
-/// Replaces the image's content by `lines`.
-fn replacing(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
-    let mut block = LentBlock::new("#", number, lines, own);
-    let replaced = own.unwrap_or_default().to_vec();
-    if !replaced.is_empty() && !replaced.ends_with(b"\n") {
-        block.shown.pop();
+impl LentContent {
+    /// Returns the offset in the content at which the lent lines end.
+    pub(super) fn lent_end(&self) -> u64 {
+        let start = memchr::memmem::find(&self.content, &self.block.shown);
+        start.map_or(self.content.len(), |start| start + self.block.shown.len()) as u64
     }
-    // The kernel detects changed content by its length.
-    if block.shown.len() == replaced.len() {
-        block = LentBlock::new("#", number, &[lines, b"\n"].concat(), own);
-    }
-    block.replaced = replaced;
-    LentContent { content: block.shown.clone(), block }
 }
 
 /// Puts `lines` before those of the image.
@@ -72,21 +65,19 @@ done
 ";
 
 /// A program that forbids starting services, as run by `invoke-rc.d`.
-pub(super) fn policy(number: usize, own: Option<&[u8]>) -> LentContent {
-    program(number, b"exit 101\n", own)
+pub(super) fn policy(number: usize) -> LentContent {
+    program(number, b"exit 101\n")
 }
 
 /// The program `systemd-detect-virt`, for an image that lacks it.
 pub(super) fn detect_virt(number: usize) -> LentContent {
-    program(number, DETECT_VIRT, None)
+    program(number, DETECT_VIRT)
 }
 
-fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> LentContent {
-    let mut lent = replacing(number, body, own);
-    let shebang = b"#!/bin/sh\n";
-    lent.block.shown.splice(..0, shebang.iter().copied());
-    lent.content.splice(..0, shebang.iter().copied());
-    lent
+fn program(number: usize, body: &[u8]) -> LentContent {
+    let mut block = LentBlock::new("#", number, body, None);
+    block.shown.splice(..0, b"#!/bin/sh\n".iter().copied());
+    LentContent { content: block.shown.clone(), block }
 }
 
 /// `/etc/hosts` in which `hostname` resolves; `None` if it already does.
@@ -183,12 +174,5 @@ mod tests {
         assert_eq!(text(&lent).matches(PEM_BEGIN).count(), 2);
         assert_eq!(bundle(0, pem("AAAABB").as_bytes(), Some(own.as_bytes())), None);
         assert_eq!(bundle(0, b"no certificate", None), None);
-    }
-
-    #[test]
-    fn lent_file_never_has_the_length_of_the_images_own_file() {
-        let lent = replacing(0, b"x\n", None);
-        let own = vec![b'y'; lent.content.len()];
-        assert_ne!(replacing(0, b"x\n", Some(&own)).content.len(), own.len());
     }
 }

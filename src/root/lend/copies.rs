@@ -9,7 +9,7 @@ use memchr::memmem;
 
 use super::lent_block::{self, Cleaned};
 use super::traces::TraceSearch;
-use super::{LentLines, Loans, at, compressed, content, traces};
+use super::{Loans, at, compressed, content, traces};
 use crate::root::compression::Compression;
 use crate::root::mounted_tree::{MountedTree, MountedTreeError};
 use crate::text::escape::escape;
@@ -44,14 +44,10 @@ impl<'a> CopyCleaner<'a> {
         mounted_tree: &'a MountedTree,
         is_input: &'a dyn Fn(&str) -> bool,
     ) -> Self {
-        let resolver = loans.files.iter().find_map(|file| match &file.lines {
-            LentLines::Resolver(lines) => Some(lines.as_slice()),
-            _ => None,
-        });
         CopyCleaner {
             loans,
             search: loans.traces.search(mounted_tree, is_input),
-            unmarked: lent_block::recognizable(resolver.unwrap_or_default()),
+            unmarked: lent_block::unmarked_lines(&loans.blocks),
             warnings: Vec::new(),
         }
     }
@@ -96,6 +92,8 @@ impl<'a> CopyCleaner<'a> {
                 return CleanedFile::Unchanged;
             }
         };
+        // The file may also have lent lines of an earlier step, without marks.
+        let text = lent_block::without_unmarked(&text, &self.unmarked).unwrap_or(text);
         self.search.in_content(path, &text, &mut self.warnings);
         CleanedFile::Content(text)
     }

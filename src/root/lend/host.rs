@@ -280,6 +280,16 @@ impl AptSetting {
         self.key.split("::").skip(1).any(|part| part.to_ascii_lowercase().starts_with("proxy"))
     }
 
+    /// Whether apt has this setting on each host.
+    pub(super) fn is_default(&self) -> bool {
+        self.value == "0" && self.key.starts_with("Acquire::Allow")
+    }
+
+    /// Whether the name contains that of a server.
+    pub(super) fn names_server(&self) -> bool {
+        self.key.split("::").any(|part| part.contains('.'))
+    }
+
     /// Whether the value is a file of the host.
     pub(super) fn names_file(&self) -> bool {
         const ENDS: [&str; 3] = ["::cainfo", "::sslcert", "::sslkey"];

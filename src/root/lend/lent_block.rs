@@ -15,7 +15,7 @@ use memchr::memmem;
 
 const BEGIN: &str = "overcoat: the following lines are shown during the build only";
 const END: &str = "overcoat: the lines above are shown during the build only";
-/// The end of a lent line of `resolv.conf` and `hosts`: readers ignore the blanks, and no program
+/// The end of a lent line of `resolv.conf`, `hosts` and `apt.conf`: readers ignore the blanks, and no program
 /// or user writes as many. By it, lines are recognised as lent without the marks around them, and
 /// are not taken for lines of the image with the same text.
 pub(super) const LINE_END: &str = "       \n";
@@ -119,9 +119,18 @@ pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     text.map_or(Cleaned::Unclear, Cleaned::Edited)
 }
 
+/// Returns the lent lines of all `blocks` that [are recognised](recognizable) without their marks,
+/// each once.
+pub(super) fn unmarked_lines(blocks: &[LentBlock]) -> Vec<&[u8]> {
+    let mut lines: Vec<&[u8]> = blocks.iter().flat_map(|b| recognizable(&b.lines)).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
 /// Returns those of the lent `lines` that are recognised without their marks: by their
 /// [end](LINE_END).
-pub(super) fn recognizable(lines: &[u8]) -> Vec<&[u8]> {
+fn recognizable(lines: &[u8]) -> Vec<&[u8]> {
     let lines = lines.split_inclusive(|&c| c == b'\n');
     lines.filter(|line| line.ends_with(LINE_END.as_bytes())).collect()
 }
@@ -130,7 +139,11 @@ pub(super) fn recognizable(lines: &[u8]) -> Vec<&[u8]> {
 /// marks with them. Returns `None` if it has no such lines.
 pub(super) fn without_unmarked(content: &[u8], lent: &[&[u8]]) -> Option<Vec<u8>> {
     let is_copy = |line: &&[u8]| memmem::find(content, line).is_some();
-    if !lent.iter().any(is_copy) || content.contains(&0) {
+    // Few files have such a line.
+    if memmem::find(content, LINE_END.as_bytes()).is_none()
+        || !lent.iter().any(is_copy)
+        || content.contains(&0)
+    {
         return None;
     }
     let lines: Vec<&[u8]> = content.split_inclusive(|&c| c == b'\n').collect();

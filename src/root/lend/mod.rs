@@ -7,8 +7,8 @@
 //! - A change of a lent file by a program is a change of the image's own file
 //!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
 //! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
-//!   in the sandbox's own `/run`. A lent program is shown in place of the link, whose target is
-//!   another program.
+//!   in the sandbox's own `/run`. Programs are lent only where the image has nothing: it would lose
+//!   its own lines in a copy that a step edits.
 //! - No directory except `/etc` is created for a lent file: a program that creates the directory
 //!   would find an existing one and not set its attributes.
 //! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
@@ -65,6 +65,8 @@ enum LentLines {
     Resolver(Vec<u8>),
     /// The host's settings of apt, which override those of the image.
     Apt(Vec<u8>),
+    /// A program that forbids services to start, for an image without one. The sandbox does not
+    /// execute the image's own.
     Policy,
     /// A program that reports a container, for an image without `systemd-detect-virt`.
     DetectVirt,
@@ -93,6 +95,8 @@ struct LentEntry {
     name: Vec<u8>,
     ino: Ino,
     made_for: RootState,
+    /// The content of the image's own file.
+    own: Option<Vec<u8>>,
 }
 
 /// The host name and the files that the sandbox shows in addition to the tree.
@@ -345,12 +349,13 @@ impl LentFile {
             LentLines::Apt(lines) => {
                 let mut lines = lines.clone();
                 if let Some(bundle) = &root.bundle {
-                    lines.extend(format!("Acquire::https::CaInfo \"{bundle}\";\n").into_bytes());
+                    let line = format!("Acquire::https::CaInfo \"{bundle}\";{LINE_END}");
+                    lines.extend(line.into_bytes());
                 }
                 Some(content::appended("//", number, &lines, own))
             }
-            LentLines::Policy => Some(content::policy(number, own)),
-            LentLines::DetectVirt if own.is_some() => None,
+            LentLines::Policy | LentLines::DetectVirt if own.is_some() => None,
+            LentLines::Policy => Some(content::policy(number)),
             LentLines::DetectVirt => Some(content::detect_virt(number)),
             LentLines::Hosts => content::hosts(number, &root.hostname, own),
             LentLines::Bundle { only_existing: true, .. } if own.is_none() => None,
@@ -375,9 +380,8 @@ impl LentFile {
                 found.object.is_some_and(|(ino, _)| ino == entry.ino)
                     && found.parent == entry.parent
             });
-            if is_there && tree.is_lent(entry.ino) && entry.made_for == *root {
-                self.entry = Some(entry);
-                return Ok(None);
+            if is_there && tree.is_lent(entry.ino) {
+                return self.lend_again(mounted_tree, path, blocks, root, entry, edited);
             }
             self.end_loan(mounted_tree, &entry);
         }
@@ -386,23 +390,15 @@ impl LentFile {
             Some((_, attr)) if attr.kind == FileType::Regular => mounted_tree.read(path)?,
             // A link that does not lead to a place for a file.
             Some((_, attr)) if attr.kind == FileType::Symlink => match self.lines {
-                LentLines::DetectVirt => return Ok(None),
+                LentLines::Policy | LentLines::DetectVirt => return Ok(None),
                 _ => None,
             },
             Some(_) => return Ok(None),
         };
-        // A step may have made the lent file the image's own, as `sed -i` does.
-        let own = own.map(|own| match lent_block::clean(&own, blocks) {
-            Cleaned::Text(text) => text,
-            Cleaned::Edited(text) => {
-                edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
-                text
-            }
-            Cleaned::Nothing => Vec::new(),
-            Cleaned::Untouched | Cleaned::Unclear => own,
-        });
-        let lent = self.lent(blocks.len(), own.as_deref(), root);
+        let clean = own.as_deref().map(|own| cleaned(path, own, blocks, edited));
+        let lent = self.lent(blocks.len(), clean.as_deref(), root);
         let Some(lent) = lent else { return Ok(None) };
+        let lent_end = lent.lent_end();
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let dir = &path[..slash];
         if !has_directory(mounted_tree, path)? {
@@ -416,12 +412,10 @@ impl LentFile {
         let fail = |e: FsError| at(path, e);
         let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
         let (parent, name) = (resolved.parent, resolved.name.clone());
-        let start = memchr::memmem::find(&lent.content, &lent.block.shown);
-        let lent_end = start.map_or(lent.content.len(), |start| start + lent.block.shown.len());
-        match tree.lend(parent, &name, self.mode, &lent.content, lent_end as u64) {
+        match tree.lend(parent, &name, self.mode, &lent.content, lent_end) {
             Ok(ino) => {
                 mounted_tree.forget_name(parent, &name);
-                self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone() });
+                self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone(), own });
                 Ok(Some(lent))
             }
             // Another scratch entry is there, such as the mount point of a bind.
@@ -430,12 +424,59 @@ impl LentFile {
         }
     }
 
+    /// Updates the content of a file that is still lent. It keeps its inode, because programs may
+    /// have it open, or mounted elsewhere.
+    fn lend_again(
+        &mut self,
+        mounted_tree: &MountedTree,
+        path: &[u8],
+        blocks: &[LentBlock],
+        root: &RootState,
+        entry: LentEntry,
+        edited: &mut Vec<String>,
+    ) -> Result<Option<LentContent>, MountedTreeError> {
+        let own = mounted_tree.read(path)?;
+        if entry.made_for == *root && entry.own == own {
+            self.entry = Some(entry);
+            return Ok(None);
+        }
+        let clean = own.as_deref().map(|own| cleaned(path, own, blocks, edited));
+        let lent = self.lent(blocks.len(), clean.as_deref(), root);
+        let Some(lent) = lent else {
+            self.end_loan(mounted_tree, &entry);
+            return Ok(None);
+        };
+        let tree = mounted_tree.tree();
+        let again = tree.lend_again(entry.ino, self.mode, &lent.content, lent.lent_end());
+        if !again.map_err(|error| at(path, error))? {
+            return Ok(None);
+        }
+        mounted_tree.forget_inode(entry.ino);
+        self.entry = Some(LentEntry { made_for: root.clone(), own, ..entry });
+        Ok(Some(lent))
+    }
+
     fn end_loan(&self, mounted_tree: &MountedTree, entry: &LentEntry) {
         // The directory may have been removed, and the loan with it.
         if mounted_tree.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
             mounted_tree.forget_name(entry.parent, &entry.name);
         }
     }
+}
+
+/// Returns the content of the image's own file at `path` without lent lines: a step may have made
+/// the lent file the image's own, as `sed -i` does.
+fn cleaned(path: &[u8], own: &[u8], blocks: &[LentBlock], edited: &mut Vec<String>) -> Vec<u8> {
+    let text = match lent_block::clean(own, blocks) {
+        Cleaned::Text(text) => text,
+        Cleaned::Edited(text) => {
+            edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
+            text
+        }
+        Cleaned::Nothing => Vec::new(),
+        Cleaned::Untouched | Cleaned::Unclear => own.to_vec(),
+    };
+    lent_block::without_unmarked(&text, &lent_block::unmarked_lines(blocks)).unwrap_or(text)
 }
 
 /// Whether the directory of `path` exists.
@@ -570,11 +611,12 @@ fn apt_conf(
     host: &Host,
     network: Network,
 ) -> Result<Vec<u8>, MountedTreeError> {
-    let mut conf = String::from(
-        "// The host's settings for fetching packages.\n\
-         // Fetch as root: another user may not exist, or not be able to read the files.\n\
-         APT::Sandbox::User \"root\";\n",
-    );
+    let mut lines = vec![
+        "// The host's settings for fetching packages.".to_owned(),
+        "// Fetch as root: another user may not exist, or not be able to read the files."
+            .to_owned(),
+        "APT::Sandbox::User \"root\";".to_owned(),
+    ];
     for (number, setting) in host.apt_settings().iter().enumerate() {
         let mut setting = setting.clone();
         if setting.names_file() {
@@ -584,10 +626,9 @@ fn apt_conf(
             let Some(content) = host.read(&setting.value) else { continue };
             setting.value = scratch(mounted_tree, &format!("apt/{number}.pem"), &content)?;
         }
-        conf.push_str(&setting.line());
-        conf.push('\n');
+        lines.push(setting.line());
     }
-    Ok(conf.into_bytes())
+    Ok(lines.iter().map(|line| format!("{line}{LINE_END}")).collect::<String>().into_bytes())
 }
 
 /// Puts a file into the scratch directory and returns its path.

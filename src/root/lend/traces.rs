@@ -56,6 +56,8 @@ enum TraceKind {
     Plain,
     /// Warnings do not contain the value.
     Secret,
+    /// A setting of apt, of which warnings contain only the name.
+    Setting,
     /// Files of packages may contain the value by chance, as an example.
     Address,
     /// The start of paths in the scratch directory.
@@ -157,8 +159,22 @@ impl Traces {
         for path in host.private_paths() {
             values.extend(Trace::new(path, "a path"));
         }
-        let agents = settings.iter().filter(|s| s.key.to_lowercase().ends_with("::user-agent"));
-        values.extend(agents.filter_map(|s| Trace::new(&s.value, "a setting of apt")));
+        for setting in settings.iter().filter(|setting| !setting.is_default()) {
+            if setting.names_server() {
+                values.extend(Trace::new(&setting.key, "the name of a setting of apt"));
+            }
+            // The parts of a proxy are values of their own, and files are in the scratch directory.
+            if setting.is_proxy() {
+                continue;
+            }
+            if setting.value.len() >= MIN_VALUE_BYTES && !setting.names_file() {
+                values.extend(Trace::new(&setting.value, "a setting of apt"));
+            } else if !setting.names_server() {
+                // As `apt-config dump` prints it.
+                let (kind, what) = (TraceKind::Setting, "a setting of apt");
+                values.extend(Trace::of_kind(kind, &setting.line(), what));
+            }
+        }
         let scratch = format!("{SCRATCH_DIR}/");
         values.extend(Trace::of_kind(TraceKind::ScratchPath, &scratch, "a path"));
         values.sort_unstable_by(|a, b| a.value.cmp(&b.value));
@@ -243,6 +259,10 @@ impl<'a> TraceSearch<'a> {
             }
             let value = match trace.kind {
                 TraceKind::Secret => trace.what.to_owned(),
+                TraceKind::Setting => {
+                    let (name, _) = trace.value.split_once(' ').unwrap_or((&trace.value, ""));
+                    format!("{name}, {}", trace.what)
+                }
                 TraceKind::ScratchPath => {
                     warnings.push(format!(
                         "/{}: {part} contains {}, which exists during the build only: a program \
@@ -302,7 +322,18 @@ mod tests {
     fn values_are_found_as_whole_words_in_text() {
         let traces = Traces::from_host(&fake_host().host).values;
         let values: Vec<&str> = traces.iter().map(|trace| trace.value.as_str()).collect();
-        assert_eq!(values, ["/.overcoat/", "192.0.2.1", "builder.example", "cache:3142"]);
+        assert_eq!(
+            values,
+            [
+                "/.overcoat/",
+                "192.0.2.1",
+                "Acquire::Check-Valid-Until \"false\";",
+                "Acquire::http::Proxy::mirror.example",
+                "Acquire::https::example.org::CaInfo",
+                "builder.example",
+                "cache:3142"
+            ]
+        );
         let found = |content: &[u8]| traces.iter().any(|trace| trace.is_in(content));
         for content in
             ["192.0.2.1", "dns=192.0.2.1;", "vm.builder.example.\n", "http://cache:3142/"]

@@ -35,11 +35,16 @@ pub(super) fn answer(
         Some(ServiceChange::Now) => {
             Intervention::Replace { from: services::NOW, to: services::NOT_NOW }
         }
-        _ => Intervention::Exit,
+        Some(ServiceChange::Policy(_)) => Intervention::Exit(services::FORBIDDEN),
+        _ => Intervention::Exit(0),
     };
     let intervenes = match change {
         None => false,
         Some(ServiceChange::Starter | ServiceChange::Now) => finder.is_inside(caller),
+        Some(ServiceChange::Policy(path)) => {
+            let path = absolute(caller, start, &path).map_err(leave_to_kernel)?;
+            finder.is_inside(caller) && is_policy(&path)
+        }
         Some(ServiceChange::Script(script)) => {
             // A shell opens its script relative to the working directory.
             let start = if script == path { start } else { libc::AT_FDCWD };
@@ -105,6 +110,12 @@ fn set_id_owner(
         return (None, None);
     }
     (user.then_some(attributes.uid), group.then_some(attributes.gid))
+}
+
+/// Whether an absolute path is that of [`services::POLICY`], also with the link `/sbin`.
+fn is_policy(path: &[u8]) -> bool {
+    let path = without_dots(path);
+    path == services::POLICY || Some(&*path) == services::POLICY.strip_prefix(b"/usr")
 }
 
 /// Whether the path of a program or script leads to an init script.

@@ -28,7 +28,7 @@ use super::owners::OwnerRights;
 use super::paths::PathFinder;
 use super::resolve::Supervised;
 use super::trace::{self, Intervention, TraceOutcome};
-use super::{attributes, executions, identity, owners};
+use super::{attributes, executions, identity, owners, services};
 use crate::sandbox::Sandbox;
 use crate::sandbox::error::{During, SandboxError};
 use crate::sandbox::privilege::IdMap;
@@ -94,6 +94,9 @@ struct SupervisorThread {
     /// Whether root inside has the right to make devices without the kernel's capability.
     root_may_make_devices: bool,
 }
+
+/// The intervention that makes the image's own policy forbid an action.
+const FORBID: Intervention = Intervention::Exit(services::FORBIDDEN);
 
 /// The answer to a call.
 pub(super) enum CallAnswer {
@@ -215,10 +218,14 @@ impl SupervisorThread {
                 let proceed = || self.proceed(call.id);
                 match trace::follow_execution(call.pid, intervention, proceed) {
                     Ok(TraceOutcome::NotExecuted) => {}
+                    // Programs ask the policy before each action, which is not an event.
+                    Ok(TraceOutcome::Changed) if intervention == FORBID => {}
                     Ok(TraceOutcome::Changed) => self.finder.tree.service_skipped(&execution),
                     Ok(TraceOutcome::Ended(error)) => {
                         self.finder.tree.service_failed(&execution, &error)
                     }
+                    // The image's own policy decides, and the actions themselves are skipped.
+                    Err(_) if intervention == FORBID => self.proceed(call.id),
                     Err(error) => {
                         // A killed process cannot be traced either.
                         if passed.still_waits().is_ok() {

@@ -1,9 +1,10 @@
 //! Recognises executions that would start, stop or restart a service.
 //!
 //! Services do not run during a build: a daemon would hold ports of the host, write into the image
-//! and keep the build waiting. Programs that ask systemd or `policy-rc.d` learn from them that
-//! services cannot start. This module recognises the other ways, by the executed program:
+//! and keep the build waiting. Programs that ask systemd or a lent `policy-rc.d` learn from them
+//! that services cannot start. This module recognises the other ways, by the executed program:
 //!
+//! - the image's own `policy-rc.d`, which forbids every action instead of running;
 //! - an init script with an action such as `start`, executed directly or read by a shell: by
 //!   `service`, `invoke-rc.d --force`, `rc-service`, the service providers of Ansible or Puppet, or
 //!   a script;
@@ -78,7 +79,14 @@ pub(super) enum ServiceChange {
     Now,
     /// The script at this path, if the path leads to an init script.
     Script(Vec<u8>),
+    /// The program at this path, if it is [`POLICY`].
+    Policy(Vec<u8>),
 }
+
+/// The program that decides which services start (Debian's `policy-rc.d`), and the exit code with
+/// which it forbids an action.
+pub(super) const POLICY: &[u8] = b"/usr/sbin/policy-rc.d";
+pub(super) const FORBIDDEN: i32 = 101;
 
 /// Returns the change of a service that the execution of `path` would make. `argv(n)` returns the
 /// first `n` arguments.
@@ -91,6 +99,9 @@ pub(super) fn find_change(
         let argv = argv(SHELL_ARGUMENTS);
         let loaded = loaded(argv.get(1..)?)?;
         return find_change(loaded.first()?, &|limit| loaded.iter().take(limit).cloned().collect());
+    }
+    if name == base_name(POLICY) {
+        return Some(ServiceChange::Policy(path.to_vec()));
     }
     let known = STARTERS.contains(&name) || SHELLS.contains(&name);
     if !known && name != b"busybox" && name != b"systemctl" {
@@ -263,6 +274,8 @@ mod tests {
         assert_eq!(change_by("/etc/init.d/sshd", &openrc), script_at("/etc/init.d/sshd"));
         assert_eq!(change_by("./ssh", &["start"]), script_at("./ssh"));
         assert_eq!(change_by("/usr/bin/systemctl", &["start", "ssh"]), None);
+        let policy = ServiceChange::Policy(b"./policy-rc.d".to_vec());
+        assert_eq!(change_by("./policy-rc.d", &["ssh", "start"]), Some(policy));
     }
 
     #[test]

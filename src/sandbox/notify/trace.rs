@@ -2,8 +2,8 @@
 //!
 //! The supervisor cannot make the kernel execute another program, and failing the call would fail
 //! the script that makes it. So the execution continues, and `ptrace(2)` stops the new program
-//! before its first instruction. Then its first system call is replaced by `exit_group(0)`, or one
-//! of its arguments is overwritten in its new memory.
+//! before its first instruction. Then its first system call is replaced by `exit_group`, or one of
+//! its arguments is overwritten in its new memory.
 //!
 //! Each call of [`follow_execution`] has its own thread, which is the tracer. So the status of
 //! another process cannot be mistaken for the tracee's, and when the thread ends, on any path, the
@@ -44,8 +44,8 @@ const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"
 /// A change to a new program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intervention {
-    /// It exits at once with code 0.
-    Exit,
+    /// It exits at once with this code.
+    Exit(i32),
     /// Its arguments equal to `from` become `to`, which has the same length.
     Replace { from: &'static [u8], to: &'static [u8] },
 }
@@ -77,10 +77,10 @@ pub(super) fn follow_execution(
     proceed: impl FnOnce() + Send,
 ) -> io::Result<TraceOutcome> {
     match intervention {
-        Intervention::Exit => run_tracer(tid, None, proceed),
+        Intervention::Exit(code) => run_tracer(tid, code, None, proceed),
         Intervention::Replace { from, to } => {
             let replace = |pid: u32| replace_argument(pid as pid_t, from, to);
-            run_tracer(tid, Some(&replace), proceed)
+            run_tracer(tid, 0, Some(&replace), proceed)
         }
     }
 }
@@ -94,12 +94,13 @@ pub(super) fn follow_to_start(
     start: StartFn<'_>,
     proceed: impl FnOnce() + Send,
 ) -> io::Result<TraceOutcome> {
-    run_tracer(tid, Some(start), proceed)
+    run_tracer(tid, 0, Some(start), proceed)
 }
 
-/// Traces an execution. Without `start` the program exits at once with code 0.
+/// Traces an execution. Without `start` the program exits at once with `code`.
 fn run_tracer(
     tid: u32,
+    code: i32,
     start: Option<StartFn<'_>>,
     proceed: impl FnOnce() + Send,
 ) -> io::Result<TraceOutcome> {
@@ -108,7 +109,7 @@ fn run_tracer(
     }
     std::thread::scope(|scope| {
         let tracer = std::thread::Builder::new().name("tracer".to_owned());
-        let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, start, proceed));
+        let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, code, start, proceed));
         tracer?.join().unwrap_or(Ok(TraceOutcome::NotExecuted))
     })
 }
@@ -116,6 +117,7 @@ fn run_tracer(
 /// Runs [`run_tracer`] in the tracer thread.
 fn trace(
     tid: pid_t,
+    code: i32,
     start: Option<StartFn<'_>>,
     proceed: impl FnOnce(),
 ) -> io::Result<TraceOutcome> {
@@ -149,7 +151,7 @@ fn trace(
             PTRACE_EVENT_STOP => done = !executed,
             _ if signal == SYSCALL_STOP => {
                 if executed && enters_call(pid) {
-                    let code = i32::from(failure.is_some());
+                    let code = if failure.is_some() { 1 } else { code };
                     match call_exit(pid, code) {
                         Ok(()) => {}
                         // Killed: the next wait reports it.

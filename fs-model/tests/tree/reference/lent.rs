@@ -11,6 +11,11 @@ impl Model {
         })
     }
 
+    /// Returns the object that a reference to `id` refers to.
+    pub(crate) fn current(&self, id: Id) -> Id {
+        self.former.get(&id).copied().unwrap_or(id)
+    }
+
     pub(crate) fn loans(&self) -> Vec<(Id, Id, Vec<u8>)> {
         let loan = |&id: &Id| self.loan(id).map(|(dir, name, _)| (id, dir, name));
         self.lent.keys().filter_map(loan).collect()
@@ -34,7 +39,7 @@ impl Model {
         self.objects[id] = match covered {
             Some(covered) => Object { parent: dir, ..self.objects[covered].clone() },
             None => {
-                let node = MknodArgs::file(before.mode & !0o111, before.uid, before.gid);
+                let node = MknodArgs::file(before.mode, before.uid, before.gid);
                 new_object(&node, dir)
             }
         };
@@ -51,7 +56,11 @@ impl Model {
             }
         }
         match covered {
-            Some(covered) => self.drop_name(covered),
+            Some(covered) => {
+                self.former.values_mut().filter(|id| **id == covered).for_each(|at| *at = id);
+                self.former.insert(covered, id);
+                self.drop_name(covered);
+            }
             None => self.objects[dir].mtime = None,
         }
     }

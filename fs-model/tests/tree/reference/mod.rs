@@ -88,6 +88,8 @@ pub(crate) struct Model {
     pub(crate) xattrs: bool,
     /// Lent files that were not changed, their positions and the links to them.
     lent: BTreeMap<Id, Vec<(Id, Vec<u8>)>>,
+    /// Files that a lent file took the place of, and that file.
+    former: BTreeMap<Id, Id>,
 }
 
 impl Model {
@@ -95,8 +97,8 @@ impl Model {
     pub(crate) fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
         let mut root = new_object(&MknodArgs::directory(0o755, 0, 0), ROOT);
         (root.mtime, root.atime) = (Some(Time::from_secs(0)), Some(Time::from_secs(0)));
-        let (lower, lent) = (Vec::new(), BTreeMap::new());
-        let mut model = Model { objects: vec![root], lower, xattrs, lent };
+        let (lower, lent, former) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut model = Model { objects: vec![root], lower, xattrs, lent, former };
         for (index, layer) in layers.iter().enumerate() {
             let mut links = HashMap::new();
             // Of layers that do not describe their root, only the lowest one counts.
