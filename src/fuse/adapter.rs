@@ -1,8 +1,9 @@
 //! Translates FUSE requests to calls of the tree, and results to replies.
 //!
 //! To save requests, names, attributes, listings and negative lookups are valid in the kernel for a
-//! year (except lent files that the image lacks), and `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS` once,
-//! after which the kernel does not send them (`create` becomes `mknod`, which needs no release).
+//! year (except lent files that the image lacks), and `open`, `opendir`, `flush`, `fsync` and
+//! `create` are answered with `ENOSYS` once, after which the kernel does not send them (`create`
+//! becomes `mknod`, which needs no release).
 //!
 //! Protocol: `include/uapi/linux/fuse.h`. This file is long because it implements one trait with a
 //! method for each request.

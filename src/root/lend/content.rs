@@ -1,8 +1,8 @@
 //! The content of a lent file, made from the image's own lines and those of the host.
 //!
-//! Lent lines of `resolv.conf`, `hosts` and `apt.conf` end with [blanks](LINE_END). Readers ignore it, and a
-//! tool that adds a line unless the file already has it (Ansible's `lineinfile`) finds that it does
-//! not.
+//! Lent lines of `resolv.conf`, `hosts` and `apt.conf` end with [blanks](LINE_END). Readers ignore
+//! them, and a tool that adds a line unless the file already has it (Ansible's `lineinfile`) finds
+//! that it does not.
 
 use super::lent_block::{LINE_END, LentBlock};
 

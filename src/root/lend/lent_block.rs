@@ -15,9 +15,9 @@ use memchr::memmem;
 
 const BEGIN: &str = "overcoat: the following lines are shown during the build only";
 const END: &str = "overcoat: the lines above are shown during the build only";
-/// The end of a lent line of `resolv.conf`, `hosts` and `apt.conf`: readers ignore the blanks, and no program
-/// or user writes as many. By it, lines are recognised as lent without the marks around them, and
-/// are not taken for lines of the image with the same text.
+/// The end of a lent line of `resolv.conf`, `hosts` and `apt.conf`: readers ignore the blanks, and
+/// no program or user writes as many. By it, lines are recognised as lent without the marks around
+/// them, and are not taken for lines of the image with the same text.
 pub(super) const LINE_END: &str = "       \n";
 /// The text that both marks contain.
 const COMMON: &[u8] = b" shown during the build only (";
