@@ -701,6 +701,9 @@ impl Filesystem for Adapter {
             _ => XattrFlags::Any,
         };
         let (ino, name) = (Ino(ino.0), name.as_bytes());
+        if let Err(errno) = self.callers.may_set_xattr(req, &self.tree, ino, name, false) {
+            return reply.error(errno);
+        }
         if name == setcap::CAPABILITY
             && !self.tree.xattr_support().has(name)
             && setcap::has_fallback(&self.tree, req.pid())
@@ -741,10 +744,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _request = self.poller.request();
-        answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
-            () => reply.ok());
+        let (ino, name) = (Ino(ino.0), name.as_bytes());
+        if let Err(errno) = self.callers.may_set_xattr(req, &self.tree, ino, name, true) {
+            return reply.error(errno);
+        }
+        answer!(self, reply, self.tree.remove_xattr(ino, name), () => reply.ok());
     }
 }
 

@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 
-use fs_model::{Attr, Ino, Tree};
+use fs_model::{Attr, FileType, Ino, Tree, acl};
 use fuser::{Errno, Request};
 
+use super::setcap::CAPABILITY;
 use super::view::OwnedView;
-use crate::sandbox::{CredentialTable, EXECUTE, WRITE};
+use crate::sandbox::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, WRITE};
 
 /// The bit of directories in which only owners remove entries.
 const STICKY: u16 = 0o1000;
@@ -98,11 +99,50 @@ impl Callers {
         let Ok(attr) = tree.attr(object) else { return Ok(()) };
         let pid = request.pid();
         match by_writers {
-            true if table.may_access(pid, attr.st_mode(), (attr.uid, attr.gid), WRITE) => Ok(()),
-            true => Err(Errno::EACCES),
+            true => may_write(table, pid, &attr),
             false if table.owns(pid, attr.uid) => Ok(()),
             false => Err(Errno::EPERM),
         }
+    }
+
+    /// Checks the right to set an extended attribute, or to remove it (`xattr_permission` in
+    /// `fs/xattr.c`, `cap_inode_setxattr` in `security/commoncap.c`, `vfs_set_acl` in
+    /// `fs/posix_acl.c`).
+    pub(super) fn may_set_xattr(
+        &self,
+        request: &Request,
+        tree: &Tree,
+        object: Ino,
+        name: &[u8],
+        removes: bool,
+    ) -> Result<(), Errno> {
+        let Some(table) = self.credentials.as_ref().filter(|table| !table.is_unused()) else {
+            return Ok(());
+        };
+        let Ok(attr) = tree.attr(object) else { return Ok(()) };
+        let pid = request.pid();
+        let is_allowed = match name {
+            // The kernel removes it when a process writes the file, in the name of this process.
+            CAPABILITY if removes && may_write(table, pid, &attr).is_ok() => true,
+            CAPABILITY => table.has(pid, CAP_SETFCAP),
+            name if acl::is_acl(name) => table.owns(pid, attr.uid),
+            name if name.starts_with(b"user.") => {
+                let is_sticky = attr.kind == FileType::Directory && attr.mode & STICKY != 0;
+                if is_sticky && !table.owns(pid, attr.uid) {
+                    return Err(Errno::EPERM);
+                }
+                return may_write(table, pid, &attr);
+            }
+            _ => table.has(pid, CAP_SYS_ADMIN),
+        };
+        if is_allowed { Ok(()) } else { Err(Errno::EPERM) }
+    }
+}
+
+fn may_write(table: &CredentialTable, pid: u32, attr: &Attr) -> Result<(), Errno> {
+    match table.may_access(pid, attr.st_mode(), (attr.uid, attr.gid), WRITE) {
+        true => Ok(()),
+        false => Err(Errno::EACCES),
     }
 }
 

@@ -27,7 +27,7 @@ mod tree_mounts;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-pub(crate) use credentials::{CredentialTable, EXECUTE, WRITE};
+pub(crate) use credentials::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, WRITE};
 pub use listener::Supervisor;
 pub use resolve::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind};
 
