@@ -413,7 +413,9 @@ impl Filesystem for Adapter {
 
     fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _request = self.poller.request();
-        if let Err(errno) = self.callers.may_add(req, &self.tree, Ino(parent.0)) {
+        let may_link = self.callers.may_link(req, &self.tree, Ino(ino.0));
+        let allowed = may_link.and_then(|()| self.callers.may_add(req, &self.tree, Ino(parent.0)));
+        if let Err(errno) = allowed {
             return reply.error(errno);
         }
         answer!(self, reply, self.tree.link(Ino(ino.0), Ino(parent.0), name.as_bytes()),

@@ -12,7 +12,7 @@ use fuser::{Errno, Request};
 
 use super::setcap::CAPABILITY;
 use super::view::OwnedView;
-use crate::sandbox::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, WRITE};
+use crate::sandbox::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, READ, WRITE};
 
 /// The bit of directories in which only owners remove entries.
 const STICKY: u16 = 0o1000;
@@ -23,11 +23,17 @@ pub(super) struct Callers {
     view: OwnedView,
     /// The credentials of processes, if the kernel does not know them.
     credentials: Option<Arc<CredentialTable>>,
+    /// Whether hard links to files of other users are restricted.
+    protects_hard_links: bool,
 }
 
 impl Callers {
     pub(super) fn new(view: OwnedView, credentials: Option<Arc<CredentialTable>>) -> Self {
-        Callers { view, credentials }
+        // The kernel's own check for hard links finds that each process owns all files.
+        let protects_hard_links = credentials.is_some()
+            && std::fs::read("/proc/sys/fs/protected_hardlinks")
+                .is_ok_and(|value| value.trim_ascii() != b"0");
+        Callers { view, credentials, protects_hard_links }
     }
 
     /// Returns the real user and group that own a new file.
@@ -61,6 +67,29 @@ impl Callers {
         match &self.credentials {
             Some(table) => may_change(table, request.pid(), tree, directory).map(drop),
             None => Ok(()),
+        }
+    }
+
+    /// Checks the right to make a hard link to a file (`may_linkat` in `fs/namei.c`).
+    pub(super) fn may_link(
+        &self,
+        request: &Request,
+        tree: &Tree,
+        object: Ino,
+    ) -> Result<(), Errno> {
+        let Some(table) = self.credentials.as_ref().filter(|table| !table.is_unused()) else {
+            return Ok(());
+        };
+        let Ok(attr) = tree.attr(object) else { return Ok(()) };
+        let (pid, mode) = (request.pid(), attr.st_mode());
+        let runs_as_group = libc::S_ISGID | libc::S_IXGRP;
+        let is_safe = attr.kind == FileType::Regular
+            && mode & libc::S_ISUID == 0
+            && mode & runs_as_group != runs_as_group
+            && table.may_access(pid, mode, (attr.uid, attr.gid), READ | WRITE);
+        match is_safe || !self.protects_hard_links || table.owns(pid, attr.uid) {
+            true => Ok(()),
+            false => Err(Errno::EPERM),
         }
     }
 

@@ -322,6 +322,47 @@ os.wait()
 print(os.listxattr(capable))
 "#;
 
+#[test]
+fn users_have_no_privileges_of_root() {
+    let stage = Stage::new();
+    let program = stage.write("try", PRIVILEGES);
+    let bind = format!("{}:/try:ro", program.display());
+    let outputs = EACH_PRIVILEGE.map(|who| {
+        let mut command = stage.overcoat(who);
+        command.arg("run").args(["--bind", &bind]).arg(stage.debian());
+        let text = finish(command.args(["--", "sh", "-euc", AS_NOBODY])).ok().text();
+        (who, text)
+    });
+    for (who, text) in &outputs {
+        assert_eq!(text, &outputs[0].1, "{who:?}");
+    }
+    let wanted = "mount 1\numount 1\nhostname 1\ndomainname 1\nchroot 1\nunshare 1\nunshare 1\n\
+                  mount 0\numount 0\nhostname 0\nchroot 0\nunshare 0\n";
+    let text: String = outputs[0].1.replace("32\n", "1\n").replace("125\n", "1\n");
+    assert!(text.starts_with(wanted), "{text}");
+    if std::fs::read_to_string("/proc/sys/fs/protected_hardlinks").unwrap().trim() == "1" {
+        assert!(text.ends_with("ln 1\nln 1\nln 1\nln 0\nln 0\n"), "{text}");
+    }
+}
+
+const AS_NOBODY: &str = "
+    mount -t tmpfs t /mnt
+    as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups sh /try \"$@\"; }
+    as_nobody mount -t tmpfs t /srv; as_nobody umount /mnt; as_nobody hostname zz
+    as_nobody domainname zz; as_nobody chroot / /bin/true
+    as_nobody unshare --mount true; as_nobody unshare --uts true
+    sh /try mount -t tmpfs t /media; sh /try umount /media; sh /try hostname zz
+    sh /try chroot / /bin/true; sh /try unshare --mount true
+    mkdir -m 1777 /srv/open; cd /srv/open; umask 0; echo >all; echo >setid; chmod 6777 setid
+    echo >root; chmod 644 root; su nobody -s /bin/sh -c 'echo >own; chmod 400 own'
+    as_nobody ln /etc/shadow shadow; as_nobody ln root l1; as_nobody ln setid l2
+    as_nobody ln all l3; as_nobody ln own l4";
+
+const PRIVILEGES: &str = r#"
+"$@" >/dev/null 2>&1
+echo "$1 $?"
+"#;
+
 /// A program that attacks the supervisor: with threads that change the path of a call, with
 /// children that are killed in calls, by other system call tables and by ways around the filter.
 const HOSTILE: &str = r#"

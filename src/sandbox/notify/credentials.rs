@@ -27,6 +27,7 @@ const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 pub(super) const CAP_SETPCAP: u32 = 8;
 const CAP_LINUX_IMMUTABLE: u32 = 9;
+pub(super) const CAP_SYS_CHROOT: u32 = 18;
 pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 pub(super) const CAP_MKNOD: u32 = 27;
 pub(crate) const CAP_SETFCAP: u32 = 31;
@@ -136,7 +137,7 @@ impl Ids {
 /// Kinds of access to an object, as bits of a mode.
 pub(crate) const EXECUTE: u32 = 1;
 pub(crate) const WRITE: u32 = 2;
-const READ: u32 = 4;
+pub(crate) const READ: u32 = 4;
 
 /// The credentials of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
