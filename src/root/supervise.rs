@@ -162,6 +162,15 @@ impl Supervised for SupervisedTree {
         read.is_ok() && start == *b"#!"
     }
 
+    fn has_entry(&self, dir: u64, ino: u64) -> bool {
+        let mut found = false;
+        let listed = self.mounted_tree.tree().read_dir(Ino(dir), 0, |item| {
+            found = item.ino == Ino(ino) && item.name != b"." && item.name != b"..";
+            !found
+        });
+        listed.is_ok() && found
+    }
+
     fn mknod(
         &self,
         dir: u64,

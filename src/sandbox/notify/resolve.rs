@@ -48,6 +48,9 @@ pub trait Supervised: Send + Sync {
     /// Returns whether a file begins with `#!`.
     fn is_script(&self, ino: u64) -> bool;
 
+    /// Returns whether an entry of the directory `dir` is this inode.
+    fn has_entry(&self, dir: u64, ino: u64) -> bool;
+
     /// Makes a device node and drops the kernel's negative dentry. `mode` has type and permissions;
     /// `umask` is applied unless the directory has a default ACL; `rdev` is (major, minor). This
     /// method handles set-group-id directories and read-only or full trees. It does not check the
@@ -395,6 +398,10 @@ mod tests {
         }
 
         fn is_script(&self, _: u64) -> bool {
+            false
+        }
+
+        fn has_entry(&self, _: u64, _: u64) -> bool {
             false
         }
 
