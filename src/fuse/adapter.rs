@@ -273,6 +273,12 @@ impl Filesystem for Adapter {
         {
             return reply.error(errno);
         }
+        if mtime.is_some() && !to_now {
+            self.callers.copies.note_times(req.pid(), Ino(ino.0));
+        }
+        if uid.is_some() || gid.is_some() {
+            self.callers.copies.note_owner(req.pid(), Ino(ino.0), uid, gid);
+        }
         let (uid, gid) = match self.view.view.unprivileged {
             true => owner_of_copied_device(&self.tree, Ino(ino.0), uid, gid),
             false => (uid, gid),

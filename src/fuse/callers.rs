@@ -10,6 +10,7 @@ use std::sync::Arc;
 use fs_model::{Attr, FileType, Ino, Tree, acl};
 use fuser::{Errno, Request};
 
+use super::copies::CopiedFiles;
 use super::setcap::CAPABILITY;
 use super::view::OwnedView;
 use crate::sandbox::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, READ, WRITE};
@@ -25,15 +26,21 @@ pub(super) struct Callers {
     credentials: Option<Arc<CredentialTable>>,
     /// Whether hard links to files of other users are restricted.
     protects_hard_links: bool,
+    /// The copies of files of the host that the processes make.
+    pub(super) copies: Arc<CopiedFiles>,
 }
 
 impl Callers {
-    pub(super) fn new(view: OwnedView, credentials: Option<Arc<CredentialTable>>) -> Self {
+    pub(super) fn new(
+        view: OwnedView,
+        credentials: Option<Arc<CredentialTable>>,
+        copies: Arc<CopiedFiles>,
+    ) -> Self {
         // The kernel's own check for hard links finds that each process owns all files.
         let protects_hard_links = credentials.is_some()
             && std::fs::read("/proc/sys/fs/protected_hardlinks")
                 .is_ok_and(|value| value.trim_ascii() != b"0");
-        Callers { view, credentials, protects_hard_links }
+        Callers { view, credentials, protects_hard_links, copies }
     }
 
     /// Returns the real user and group that own a new file.

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, bind, finish};
+use crate::support::stage::{
+    BOTH_USERS, EACH_PRIVILEGE, EPOCH, Finished, Stage, Who, bind, finish,
+};
 
 /// The name server of the host in these tests, and a line that identifies its certificates.
 const SERVER: &str = "192.0.2.11";
@@ -658,10 +660,22 @@ fn image_without_systemd_is_detected_as_a_container() {
 #[test]
 fn copies_of_the_devices_of_the_host_belong_to_root() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    for who in BOTH_USERS {
+    for who in EACH_PRIVILEGE {
         let script = "cp -a /dev/null /srv/null; tar -C /dev -c zero | tar -C /srv -xp
-                      cp -a /proc/version /srv/version";
-        let (overlay, finished) = build(&stage, who, "", &[script]);
+                      cp -a /host/own /srv/own; tar -C /host -c other | tar -C /srv -xp
+                      cp -a /host/given /srv/given; chown 0:0 /srv/given
+                      su nobody -s /bin/sh -c 'echo >/tmp/n; mkdir /tmp/state'
+                      mv /tmp/n /tmp/state /srv; mkdir /srv/tftp; chown nobody:nogroup /srv/tftp
+                      touch -d @1500000000 /srv/package; chown nobody:mail /srv/package";
+        stage.write("host/own", "1");
+        stage.write("host/other", "2");
+        stage.write("host/given", "3");
+        stage.sh("touch -d @1500000000 host/*");
+        let bind = format!("{}:/host:ro", stage.path("host").display());
+        let image = image(&stage, "", &[script]);
+        let overlay = stage.out(who).join("lending.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        let finished = finish(command.args(["--bind", &bind]));
         let list = stage.archive_listing(&overlay);
         for name in ["null", "zero"] {
             let line = list.lines().find(|line| line.ends_with(name)).unwrap();
@@ -669,8 +683,8 @@ fn copies_of_the_devices_of_the_host_belong_to_root() {
             assert_eq!(owner, ["0", "0"], "{list}");
         }
         let finished = finished.ok();
-        let warned = finished.stderr.contains("warning: /srv/version: owned by 65534");
-        assert_eq!(warned, who == Who::Unprivileged, "{}", finished.stderr);
+        let warned = finished.stderr.contains("warning: /srv/other, /srv/own: owned by 65534");
+        assert_eq!(warned, who != Who::Root, "{}", finished.stderr);
     }
 }
 
