@@ -11,7 +11,7 @@ mod text;
 
 use std::fmt::Write as _;
 
-pub use text::TextAcl;
+pub use text::{AccountIds, TextAcl};
 
 /// Name of the attribute with an object's ACL.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";

@@ -12,7 +12,6 @@ use super::options::SealSettings;
 use super::reporter::Reporter;
 use crate::manifest::lower::{LowerRecords, lower_records};
 use crate::root::FinishedRoot;
-use crate::root::owners::copied_owner_warning;
 use crate::seal::report::archive_report;
 use crate::seal::{ArchiveFormat, Format, ManifestInfo, Output, seal};
 
@@ -83,12 +82,12 @@ impl Outputs {
         let copies = finished.clean_copies(&|value| inputs.contains(value))?;
         copies.iter().for_each(|warning| reporter.warning(warning));
         warnings.extend(copies);
-        let FinishedRoot { tree, layers, privilege, .. } = finished;
-        let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
-        if let Some(warning) = copied_owner_warning(&delta) {
+        let delta = finished.tree.delta()?.with_root(finished.tree.attr(Ino::ROOT)?);
+        if let Some(warning) = finished.copied_owner_warning(&delta) {
             reporter.warning(&warning);
             warnings.push(warning);
         }
+        let FinishedRoot { tree, layers, privilege, .. } = finished;
         let wanted = self.0.iter().any(|target| target.manifest.is_some());
         let lower =
             if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };

@@ -136,7 +136,7 @@ impl<'a> CheckContext<'a> {
         let mut layers = Vec::new();
         for (index, path) in request.images.iter().enumerate() {
             let checked = index >= request.lower_layers;
-            let (image, layer) = open(path)?;
+            let (image, layer) = open(path, &layers)?;
             match (&image.open_error, layer) {
                 (Some(error), _) if !checked || !request.selection.wants(&UNREADABLE) => {
                     return Err(OpenError::Layer(error.clone()).into());
@@ -374,10 +374,13 @@ impl<'a> CheckContext<'a> {
     }
 }
 
-fn open(path: &std::path::Path) -> Result<(StackImage, Option<Arc<dyn Layer>>), OpenError> {
+fn open(
+    path: &std::path::Path,
+    lower: &[Arc<dyn Layer>],
+) -> Result<(StackImage, Option<Arc<dyn Layer>>), OpenError> {
     let (layer, open_error) =
-        match crate::image::open::open(&[path.to_owned()], CacheOptions::default()) {
-            Ok(layers) => (layers.layers.into_iter().next(), None),
+        match crate::image::open::open_on(lower, path, CacheOptions::default()) {
+            Ok(layer) => (Some(layer), None),
             Err(OpenError::Layer(error)) => (None, Some(error)),
             // It may be an archive in an unsupported format.
             Err(OpenError::Unknown { .. }) => {

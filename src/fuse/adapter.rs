@@ -292,6 +292,12 @@ impl Filesystem for Adapter {
         {
             return reply.error(errno);
         }
+        if mtime.is_some() && !to_now {
+            self.callers.copies.note_times(req.pid(), Ino(ino.0));
+        }
+        if uid.is_some() || gid.is_some() {
+            self.callers.copies.note_owner(req.pid(), Ino(ino.0), uid, gid);
+        }
         let (uid, gid) = match self.view.view.unprivileged {
             true => owner_of_copied_device(&self.tree, Ino(ino.0), uid, gid),
             false => (uid, gid),
@@ -444,7 +450,9 @@ impl Filesystem for Adapter {
 
     fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _request = self.poller.request();
-        if let Err(errno) = self.callers.may_add(req, &self.tree, Ino(parent.0)) {
+        let may_link = self.callers.may_link(req, &self.tree, Ino(ino.0));
+        let allowed = may_link.and_then(|()| self.callers.may_add(req, &self.tree, Ino(parent.0)));
+        if let Err(errno) = allowed {
             return reply.error(errno);
         }
         answer!(self, reply, self.tree.link(Ino(ino.0), Ino(parent.0), name.as_bytes()),
@@ -736,6 +744,9 @@ impl Filesystem for Adapter {
             _ => XattrFlags::Any,
         };
         let (ino, name) = (Ino(ino.0), name.as_bytes());
+        if let Err(errno) = self.callers.may_set_xattr(req, &self.tree, ino, name, false) {
+            return reply.error(errno);
+        }
         if name == setcap::CAPABILITY
             && !self.tree.xattr_support().has(name)
             && setcap::has_fallback(&self.tree, req.pid())
@@ -776,10 +787,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _request = self.poller.request();
-        answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
-            () => reply.ok());
+        let (ino, name) = (Ino(ino.0), name.as_bytes());
+        if let Err(errno) = self.callers.may_set_xattr(req, &self.tree, ino, name, true) {
+            return reply.error(errno);
+        }
+        answer!(self, reply, self.tree.remove_xattr(ino, name), () => reply.ok());
     }
 }
 

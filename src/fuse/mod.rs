@@ -20,6 +20,7 @@
 mod adapter;
 mod allocator;
 mod callers;
+mod copies;
 mod errno;
 mod faults;
 mod numbers;
@@ -39,6 +40,7 @@ use fs_model::Tree;
 use fuser::{Config, Notifier, Session, SessionACL};
 
 pub use allocator::settle_allocator;
+pub(crate) use copies::CopiedFiles;
 pub(crate) use errno::errno_of;
 pub use faults::{Faults, LostData};
 pub use owners::{ForeignOwners, OwnerAliases};
@@ -65,6 +67,7 @@ pub struct Serving {
     faults: Arc<Faults>,
     callback: Arc<OnceLock<LookupCallback>>,
     owners: Arc<OwnerAliases>,
+    copies: Arc<CopiedFiles>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -96,8 +99,8 @@ pub(crate) fn serve_for(
     let faults = Arc::new(Faults::default());
     let callback = Arc::new(OnceLock::new());
     let view = OwnedView::new(view);
-    let owners = view.owners.clone();
-    let callers = Callers::new(view.clone(), credentials);
+    let (owners, copies) = (view.owners.clone(), Arc::new(CopiedFiles::new()));
+    let callers = Callers::new(view.clone(), credentials, copies.clone());
     let workers = WorkerPool::start()?;
     let numbers = OtherNumbers::new(tree.clone());
     let others = numbers.notifier();
@@ -112,7 +115,7 @@ pub(crate) fn serve_for(
     let _ = others.set(notifier.clone());
     let thread =
         std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
-    Ok(Serving { thread, notifier, faults, callback, owners })
+    Ok(Serving { thread, notifier, faults, callback, owners, copies })
 }
 
 impl Serving {
@@ -131,6 +134,11 @@ impl Serving {
     /// Returns the owners that are shown as aliases.
     pub fn owners(&self) -> &Arc<OwnerAliases> {
         &self.owners
+    }
+
+    /// Returns the copies of files of the host.
+    pub(crate) fn copies(&self) -> &Arc<CopiedFiles> {
+        &self.copies
     }
 
     /// Returns the errors of serving.

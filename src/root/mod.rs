@@ -20,12 +20,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fs_model::delta::Delta;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{FileType, FsError, Tree};
 use parking_lot::Mutex;
 
-use crate::fuse::{self, Faults, ForeignOwners, LostData, Serving, View};
+use crate::fuse::{self, CopiedFiles, Faults, ForeignOwners, LostData, Serving, View};
 use crate::image::open::{self, Digests, OpenError, OpenedLayers};
 use crate::manifest::BaseLayer;
 use crate::root::lend::Loans;
@@ -108,6 +109,8 @@ pub(crate) struct FinishedRoot {
     leftovers: Leftovers,
     /// The errors behind the mount, if it was served.
     faults: Option<Arc<Faults>>,
+    /// The copies of files of the host, if it was served.
+    copies: Option<Arc<CopiedFiles>>,
 }
 
 impl FinishedRoot {
@@ -125,6 +128,11 @@ impl FinishedRoot {
             Some(faults) if faults.has_lost_data() => Ok(faults.lost_data(&self.tree.delta()?)),
             _ => Ok(None),
         }
+    }
+
+    /// Returns a warning about copies of files of the host; see [`owners::copied_owner_warning`].
+    pub(crate) fn copied_owner_warning(&self, delta: &Delta) -> Option<String> {
+        self.copies.as_ref().and_then(|copies| owners::copied_owner_warning(delta, copies))
     }
 
     /// Removes lent lines from the files that programs copied them into; see
@@ -266,6 +274,7 @@ impl UnstartedRoot {
         let mut sandbox = starting.enter()?;
         let supervised = SupervisedTree::new(mounted_tree.clone())
             .with_owners(serving.owners().clone())
+            .with_copies(serving.copies().clone())
             .with_report(options.report);
         let supervised = Arc::new(supervised);
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
@@ -354,6 +363,7 @@ impl ServedRoot {
         }
         drop(self.supervisor.take());
         let faults = self.faults().cloned();
+        let copies = self.serving.as_ref().map(|serving| serving.copies().clone());
         if let Some(serving) = self.serving.take() {
             serving.wait().map_err(RootError::Serve)?;
         }
@@ -368,6 +378,7 @@ impl ServedRoot {
             loans: self.loans,
             leftovers,
             faults,
+            copies,
         })
     }
 }

@@ -2,33 +2,34 @@
 
 use fs_model::delta::{Change, Delta, DeltaEntry, Object};
 
-use crate::fuse::{ForeignOwners, OVERFLOW_ID};
+use crate::fuse::{CopiedFiles, ForeignOwners, OVERFLOW_ID};
 use crate::sandbox::widening_command;
 use crate::text::escape::escape;
 use crate::text::list;
 
-/// Returns a warning about new files of the user 65534, or of root and the group 65534, in a build
-/// without root privileges. Host files are shown with this owner, so copies that preserve the owner
-/// get it.
-pub(crate) fn copied_owner_warning(delta: &Delta) -> Option<String> {
+/// Returns a warning about copies of host files that belong to the user 65534, or to root and the
+/// group 65534, in a build without root privileges. Host files are shown with this owner, so copies
+/// that preserve the owner get it.
+pub(super) fn copied_owner_warning(delta: &Delta, copies: &CopiedFiles) -> Option<String> {
     if rustix::process::geteuid().is_root() {
         return None;
     }
     let is_copy = |entry: &&DeltaEntry| {
         let object = entry.object.filter(|_| entry.change == Change::Added);
-        object.is_some_and(|Object { attr, .. }| {
-            attr.uid == OVERFLOW_ID || attr.uid == 0 && attr.gid == OVERFLOW_ID
+        object.is_some_and(|Object { ino, attr }| {
+            (attr.uid == OVERFLOW_ID || attr.uid == 0 && attr.gid == OVERFLOW_ID)
+                && copies.contains(ino, attr.mtime)
         })
     };
-    let copies = delta.entries.iter().filter(is_copy);
-    let paths: Vec<String> = copies.map(|entry| format!("/{}", escape(&entry.path))).collect();
+    let found = delta.entries.iter().filter(is_copy);
+    let paths: Vec<String> = found.map(|entry| format!("/{}", escape(&entry.path))).collect();
     if paths.is_empty() {
         return None;
     }
     Some(format!(
-        "{}: owned by 65534 (nobody): without root privileges, host files (--bind, \
-         /proc, /sys) have this owner in the root, and so have copies that preserve the owner; if \
-         that is wrong, copy without the owner (cp without -a) or set it",
+        "{}: owned by 65534 (nobody): without root privileges, host files (--bind) have this owner \
+         in the root, and so have copies that preserve the owner; if that is wrong, copy without \
+         the owner (cp without -a) or set it",
         list::joined(paths.into_iter(), 1)
     ))
 }

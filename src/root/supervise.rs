@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use provisioners::machine::CALLBACK_NAME;
 
-use crate::fuse::{CAPABILITY, OwnerAliases, errno_of, owner_of_copied_device};
+use crate::fuse::{CAPABILITY, CopiedFiles, OwnerAliases, errno_of, owner_of_copied_device};
 use crate::root::mounted_tree::MountedTree;
 use crate::sandbox::{
     LENT_DEVICES, Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind,
@@ -56,6 +56,7 @@ impl std::fmt::Debug for ReportFn {
 pub struct SupervisedTree {
     mounted_tree: Arc<MountedTree>,
     owners: Option<Arc<OwnerAliases>>,
+    copies: Option<Arc<CopiedFiles>>,
     held: Mutex<VecDeque<Ino>>,
     report: ReportFn,
     reported: Mutex<Reported>,
@@ -74,6 +75,7 @@ impl SupervisedTree {
         SupervisedTree {
             mounted_tree,
             owners: None,
+            copies: None,
             held: Mutex::new(VecDeque::new()),
             report: ReportFn::default(),
             reported: Mutex::default(),
@@ -90,6 +92,12 @@ impl SupervisedTree {
     #[must_use]
     pub fn with_owners(self, owners: Arc<OwnerAliases>) -> Self {
         SupervisedTree { owners: Some(owners), ..self }
+    }
+
+    /// Records the owners of copies of files of the host.
+    #[must_use]
+    pub(crate) fn with_copies(self, copies: Arc<CopiedFiles>) -> Self {
+        SupervisedTree { copies: Some(copies), ..self }
     }
 
     fn real_user(&self, id: u32) -> Result<u32, Errno> {
@@ -162,6 +170,15 @@ impl Supervised for SupervisedTree {
         read.is_ok() && start == *b"#!"
     }
 
+    fn has_entry(&self, dir: u64, ino: u64) -> bool {
+        let mut found = false;
+        let listed = self.mounted_tree.tree().read_dir(Ino(dir), 0, |item| {
+            found = item.ino == Ino(ino) && item.name != b"." && item.name != b"..";
+            !found
+        });
+        listed.is_ok() && found
+    }
+
     fn mknod(
         &self,
         dir: u64,
@@ -183,8 +200,11 @@ impl Supervised for SupervisedTree {
         Ok(())
     }
 
-    fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+    fn chown(&self, tid: u32, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
         let ino = Ino(ino);
+        if let Some(copies) = &self.copies {
+            copies.note_owner(tid, ino, uid, gid);
+        }
         let uid = uid.map(|uid| self.real_user(uid)).transpose()?;
         let gid = gid.map(|gid| self.real_group(gid)).transpose()?;
         let (uid, gid) = owner_of_copied_device(self.mounted_tree.tree(), ino, uid, gid);

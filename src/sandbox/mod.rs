@@ -71,7 +71,7 @@ pub(crate) use host_mount::{mounted_at, users_may_share};
 pub(crate) use image::map_image;
 pub use leftovers::Leftovers;
 pub(crate) use mounts::LENT_DEVICES;
-pub(crate) use notify::{CredentialTable, EXECUTE, WRITE};
+pub(crate) use notify::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, READ, WRITE};
 pub use notify::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub(crate) use privilege::widening_command;

@@ -7,11 +7,14 @@
 //! Invariants:
 //! - the daemon's terminal is restored when [`relay`] returns or unwinds; signals that would end
 //!   the daemon are events here (see [`Signals`]);
+//! - when the daemon's terminal is closed, the terminal inside is closed, too, and its session gets
+//!   SIGHUP from the kernel;
 //! - only `poll` blocks: input is read only when there is room for it, and output is written in
 //!   chunks that a terminal accepts at once.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -74,7 +77,42 @@ pub fn relay(
     };
     let ended = relay.run(&mut child);
     drop(raw);
-    ended
+    drop(master);
+    match ended? {
+        Ended::HungUp => wait_after_hangup(&mut child, signals),
+        ended => Ok(ended),
+    }
+}
+
+/// Time for the command to end after its terminal was closed: an editor saves its buffers, and a
+/// shell runs its trap.
+const HANGUP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Waits for the end of a command whose terminal was closed.
+fn wait_after_hangup(child: &mut Child, signals: &Signals) -> Result<Ended, SandboxError> {
+    let until = Instant::now() + HANGUP_LIMIT;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds = [
+            PollFd::new(child.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+            Ok(0) => return Ok(Ended::HungUp),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).during("waiting for a command"),
+        }
+        let exited = fds[0].any().unwrap_or(true);
+        while let Some(signal) = signals.next() {
+            if !matches!(signal, Signal::SIGHUP | Signal::SIGWINCH) {
+                return Ok(Ended::Interrupted(signal as i32));
+            }
+        }
+        if exited {
+            child.wait()?;
+            return Ok(Ended::HungUp);
+        }
+    }
 }
 
 fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
@@ -164,15 +202,19 @@ impl Relay<'_> {
             let ready = self.wait(child, status.is_none())?;
             if ready.signal {
                 while let Some(signal) = self.signals.next() {
-                    if signal == Signal::SIGWINCH {
-                        copy_size(self.input.outside, self.master);
-                    } else {
-                        return Ok(Ended::Interrupted(signal as i32));
+                    match signal {
+                        Signal::SIGWINCH => copy_size(self.input.outside, self.master),
+                        Signal::SIGHUP => return Ok(Ended::HungUp),
+                        signal => return Ok(Ended::Interrupted(signal as i32)),
                     }
                 }
             }
             if ready.input {
                 self.input.fill(self.input.outside);
+                // A raw terminal has no key for the end of its input.
+                if !self.input.open {
+                    return Ok(Ended::HungUp);
+                }
             }
             if ready.master_writable && !self.input.waiting.is_empty() {
                 self.input.drain(self.master, usize::MAX);

@@ -36,6 +36,8 @@ pub enum Ended {
     Exited(ExitStatus),
     /// This signal asked the daemon to end. The command still runs.
     Interrupted(i32),
+    /// The terminal was closed. The command was told, and had time to end.
+    HungUp,
 }
 
 impl Ended {
@@ -44,6 +46,7 @@ impl Ended {
         match self {
             Ended::Exited(status) => status.shell_code(),
             Ended::Interrupted(signal) => 128 + signal,
+            Ended::HungUp => 128 + libc::SIGHUP,
         }
     }
 }
@@ -81,6 +84,11 @@ impl Signals {
     pub fn next(&self) -> Option<Signal> {
         let info = self.fd.read_signal().ok().flatten()?;
         Signal::try_from(info.ssi_signo as i32).ok()
+    }
+
+    /// Ends this, but leaves SIGHUP blocked: a closed terminal may cause several.
+    pub fn release_except_hangup(mut self) {
+        self.before.add(Signal::SIGHUP);
     }
 
     /// Returns the next pending signal that asks the daemon to end; drops other signals.

@@ -103,7 +103,9 @@ impl<W: Write> Mksquashfs<W> {
             .arg(format!("/proc/self/fd/{}", image.as_raw_fd()))
             .args(["-tar", "-noappend", "-quiet", "-no-progress"])
             // With `-tailends`, the default for tar, mksquashfs 4.5.1 damages files whose first
-            // blocks are another file's (upstream's commit 04d3bc80).
+            // blocks are another file's (upstream's commit 04d3bc80), and writes files in which
+            // SEEK_DATA of the kernel fails with EIO. The option has no effect before `-tar`,
+            // which sets the default.
             .arg("-no-tailends")
             .args(["-comp", "zstd", "-Xcompression-level"])
             .arg(level.to_string())

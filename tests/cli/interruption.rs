@@ -343,3 +343,45 @@ fn failed_build_keeps_the_previous_output() {
     finish(&mut build(&stage, who, "exit 0")).ok();
     assert_ne!(fs::read(&output).unwrap(), b"the one of yesterday");
 }
+
+#[test]
+fn shell_is_saved_when_its_terminal_is_closed() {
+    let stage = Stage::new();
+    for who in BOTH_USERS {
+        let output = stage.out(who).join("work.cpio");
+        let start = || {
+            let mut command = stage.overcoat(who);
+            command.arg("shell").arg(stage.debian()).args(["--save", "work.cpio", "--no-manifest"]);
+            let mut terminal = OnTerminal::start(command);
+            terminal.type_in("trap 'echo trapped >/srv/trapped' EXIT; echo work >/srv/work\n");
+            // A program that does not end by the signal.
+            terminal.type_in("(trap '' HUP; sleep 1000) & sleep 0.1; echo REA''DY\n");
+            terminal.until("READY\r\n");
+            let family = family(terminal.child.id());
+            (terminal, family)
+        };
+        let overcoat = |terminal: &OnTerminal| Pid::from_raw(terminal.child.id() as i32);
+        // Without an output: the end was asked for.
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let (mut terminal, family) = start();
+            kill(overcoat(&terminal), signal).unwrap();
+            assert_eq!(terminal.end(), Some(128 + signal as i32));
+            within(LIMIT, "all processes have ended", || alive(&family).is_empty());
+            assert!(!output.exists());
+        }
+        let names = || stage.sh(&format!("cpio -it --quiet <'{}'", output.display()));
+        let (mut terminal, family) = start();
+        kill(overcoat(&terminal), Signal::SIGHUP).unwrap();
+        kill(overcoat(&terminal), Signal::SIGHUP).unwrap();
+        assert_eq!(terminal.end(), Some(129));
+        within(LIMIT, "all processes have ended", || alive(&family).is_empty());
+        assert!(names().contains("srv/trapped\nsrv/work\n"), "{}", names());
+        fs::remove_file(&output).unwrap();
+
+        let (mut terminal, family) = start();
+        assert_eq!(terminal.hang_up(), Some(129));
+        within(LIMIT, "all processes have ended", || alive(&family).is_empty());
+        assert!(names().contains("srv/trapped\nsrv/work\n"), "{}", names());
+        fs::remove_file(&output).unwrap();
+    }
+}

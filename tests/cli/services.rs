@@ -129,6 +129,15 @@ const BY_SCRIPTS: &str = "
     cd /etc/init.d; ./probe start
     cd /tmp; ../etc/init.d/probe start
     cd /etc/init.d; sh probe start
+    cd /etc/init.d; /proc/self/cwd/probe start
+    cd /etc; sh /proc/self/cwd/init.d/probe start
+    exec 3</etc/init.d/probe; /proc/self/fd/3 start
+    exec 3</etc/init.d/probe; sh /dev/fd/3 start
+    exec 3</etc/init.d; /proc/self/fd/3/probe start; sh /dev/fd/3/probe start
+    exec 3</etc/init.d/probe; bash -c \"exec /proc/\\$\\$/fd/3 start\"
+    sh /dev/stdin start </etc/init.d/probe
+    sh /proc/self/root/etc/init.d/probe start
+    ln -f /etc/init.d/probe /srv/linked; /srv/linked start; sh /srv/linked start
     ln -sf ../init.d/probe /etc/rc2.d/S01probe; /etc/rc2.d/S01probe start
     ln -sf /etc/init.d/probe /usr/local/bin/probe; probe start
     ln -sfn /etc/init.d /srv/scripts; sh /srv/scripts/probe start; /srv/scripts/probe start

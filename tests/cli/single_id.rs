@@ -230,6 +230,139 @@ except PermissionError:
 child('hidden', hidden)
 "#;
 
+#[test]
+fn users_cannot_change_attributes_of_files_of_root() {
+    let stage = Stage::new();
+    let program = stage.write("attributes.py", ATTRIBUTES);
+    let bind = format!("{}:/attributes.py:ro", program.display());
+    let results = EACH_PRIVILEGE.map(|who| {
+        let mut command = stage.overcoat(who);
+        let output = stage.out(who).join("x.tar");
+        command.arg("run").args(["--bind", &bind]).arg(stage.debian()).arg("--save").arg(&output);
+        command.args(["--no-manifest", "--", "python3", "/attributes.py"]);
+        let text = finish(command.env("SOURCE_DATE_EPOCH", "0")).ok().text();
+        (text, std::fs::read(output).unwrap())
+    });
+    let text = &results[0].0;
+    for line in [
+        "root set /srv/d user.x Permission denied",
+        "root set /srv/f security.capability Operation not permitted",
+        "root set /srv/f system.posix_acl_access Operation not permitted",
+        "root remove /srv/f user.keep Permission denied",
+        "root set /srv/sticky user.x Operation not permitted",
+        "root set /srv/all user.x done",
+        "root set /srv/all system.posix_acl_access Operation not permitted",
+        "33 set /srv/own user.x done",
+        "33 set /srv/own system.posix_acl_access done",
+        "33 set /srv/own security.capability Operation not permitted",
+        "root write /srv/capable done",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    for (who, (other, archive)) in EACH_PRIVILEGE.iter().zip(&results) {
+        assert_eq!(other, text, "{who:?}");
+        assert!(archive == &results[0].1, "the archives differ: {who:?}");
+    }
+}
+
+/// Sets and removes attributes of files of root and of the own user, by a path, by a link and by a
+/// descriptor.
+const ATTRIBUTES: &str = r#"
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+
+def make(name, mode, owner=0):
+    path = '/srv/' + name
+    if name in ('d', 'sticky'):
+        os.mkdir(path)
+    else:
+        open(path, 'w').close()
+    os.setxattr(path, 'user.keep', b'root')
+    os.chown(path, owner, owner)
+    os.chmod(path, mode)
+    return path
+
+paths = [make('d', 0o755), make('f', 0o644), make('sticky', 0o1777), make('all', 0o666),
+         make('own', 0o644, 33)]
+no_id = 0xffffffff
+acl = struct.pack('<I', 2) + b''.join(
+    struct.pack('<HHI', tag, 6, no_id) for tag in (1, 4, 32))
+names = {'user.x': b'v', 'security.capability': bytes([1, 0, 0, 2, 0, 4, 0, 0] + [0] * 12),
+         'security.other': b'v', 'system.posix_acl_access': acl}
+capable = make('capable', 0o666)
+os.setxattr(capable, 'security.capability', names['security.capability'])
+
+def tried(*what):
+    owner = os.stat(what[2]).st_uid or 'root'
+    try:
+        what[0]()
+        print(owner, *what[1:], 'done')
+    except OSError as error:
+        print(owner, *what[1:], error.strerror)
+
+if os.fork() == 0:
+    os.setgroups([])
+    os.setgid(33)
+    os.setuid(33)
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        for name, value in names.items():
+            if name == 'security.other' and 'own' in path:
+                continue
+            tried(lambda: os.setxattr(path, name, value), 'set', path, name)
+            tried(lambda: os.setxattr(path, name, value, follow_symlinks=False), 'lset', path, name)
+            tried(lambda: os.setxattr(fd, name, value), 'fset', path, name)
+        tried(lambda: os.removexattr(path, 'user.keep'), 'remove', path, 'user.keep')
+    # The kernel then removes the capabilities.
+    tried(lambda: open(capable, 'w').write('x'), 'write', capable)
+    import sys
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+print(os.listxattr(capable))
+"#;
+
+#[test]
+fn users_have_no_privileges_of_root() {
+    let stage = Stage::new();
+    let program = stage.write("try", PRIVILEGES);
+    let bind = format!("{}:/try:ro", program.display());
+    let outputs = EACH_PRIVILEGE.map(|who| {
+        let mut command = stage.overcoat(who);
+        command.arg("run").args(["--bind", &bind]).arg(stage.debian());
+        let text = finish(command.args(["--", "sh", "-euc", AS_NOBODY])).ok().text();
+        (who, text)
+    });
+    for (who, text) in &outputs {
+        assert_eq!(text, &outputs[0].1, "{who:?}");
+    }
+    let wanted = "mount 1\numount 1\nhostname 1\ndomainname 1\nchroot 1\nunshare 1\nunshare 1\n\
+                  mount 0\numount 0\nhostname 0\nchroot 0\nunshare 0\n";
+    let text: String = outputs[0].1.replace("32\n", "1\n").replace("125\n", "1\n");
+    assert!(text.starts_with(wanted), "{text}");
+    if std::fs::read_to_string("/proc/sys/fs/protected_hardlinks").unwrap().trim() == "1" {
+        assert!(text.ends_with("ln 1\nln 1\nln 1\nln 0\nln 0\n"), "{text}");
+    }
+}
+
+const AS_NOBODY: &str = "
+    mount -t tmpfs t /mnt
+    as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups sh /try \"$@\"; }
+    as_nobody mount -t tmpfs t /srv; as_nobody umount /mnt; as_nobody hostname zz
+    as_nobody domainname zz; as_nobody chroot / /bin/true
+    as_nobody unshare --mount true; as_nobody unshare --uts true
+    sh /try mount -t tmpfs t /media; sh /try umount /media; sh /try hostname zz
+    sh /try chroot / /bin/true; sh /try unshare --mount true
+    mkdir -m 1777 /srv/open; cd /srv/open; umask 0; echo >all; echo >setid; chmod 6777 setid
+    echo >root; chmod 644 root; su nobody -s /bin/sh -c 'echo >own; chmod 400 own'
+    as_nobody ln /etc/shadow shadow; as_nobody ln root l1; as_nobody ln setid l2
+    as_nobody ln all l3; as_nobody ln own l4";
+
+const PRIVILEGES: &str = r#"
+"$@" >/dev/null 2>&1
+echo "$1 $?"
+"#;
+
 /// A program that attacks the supervisor: with threads that change the path of a call, with
 /// children that are killed in calls, by other system call tables and by ways around the filter.
 const HOSTILE: &str = r#"

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use crate::support::stage::{EPOCH, Finished, Stage, Who, finish};
+use crate::support::stage::{EACH_PRIVILEGE, EPOCH, Finished, Stage, Who, finish};
 
 const BLOCK: usize = 128 << 10;
 
@@ -111,4 +111,31 @@ fn damaged_image_is_written_again_or_not_at_all() {
     }
     let names: Vec<_> = stage.files(Who::Root);
     assert!(names.iter().all(|name| !name.to_string_lossy().contains("never")), "{names:?}");
+}
+
+/// With `-tailends`, `lseek` with SEEK_DATA fails with EIO in files that end with a fragment after
+/// a hole.
+#[test]
+fn kernel_reads_sparse_files_with_short_ends() {
+    let stage = Stage::new();
+    for who in EACH_PRIVILEGE {
+        let script = "for size in 131072 262144 400000; do
+                truncate -s $size /srv/$size; echo x >>/srv/$size; done
+            echo y >/srv/f; chmod 4755 /srv/f; truncate -s 300000 /srv/hole";
+        let mut command = stage.overcoat(who);
+        command.arg("run").arg(stage.debian()).args(["--save", "sparse.squashfs"]);
+        finish(command.args(["--", "sh", "-euc", script])).ok();
+        let image = stage.out(who).join("sparse.squashfs");
+        let read = stage.sh(&format!(
+            "mkdir -p mounted copied; mount -o loop,ro '{}' mounted
+             cp --sparse=auto mounted/srv/* copied; cmp_all() {{ for f in mounted/srv/*; do
+               cmp $f copied/${{f##*/}}; stat -c '%n %s %a' $f; tail -c 2 $f | tr '\\0' 0; done; }}
+             cmp_all; umount mounted; rm -r copied",
+            image.display()
+        ));
+        let wanted = "mounted/srv/131072 131074 644\nx\nmounted/srv/262144 262146 644\nx\n\
+                      mounted/srv/400000 400002 644\nx\nmounted/srv/f 2 4755\ny\n\
+                      mounted/srv/hole 300000 644\n00";
+        assert_eq!(read, wanted, "{who:?}");
+    }
 }

@@ -134,3 +134,88 @@ fn image_that_is_only_built_as_tar_is_a_layer_by_name() {
     let listed = finish(ls.current_dir(&site).args(["ls", "first", ":/srv"])).ok().text();
     assert!(listed.contains("first") && !listed.contains("second"), "{listed}");
 }
+
+#[test]
+fn names_in_access_lists_are_those_of_the_root() {
+    let stage = Stage::new();
+    // A layer with accounts between the base and the archives; www-data has other numbers there.
+    stage.sh("mkdir -p accounts/etc; echo 'root:x:0:0::/root:/bin/sh
+www-data:x:77:77::/:/bin/sh
+somebody:x:4242:4243::/:/bin/sh' >accounts/etc/passwd; echo 'somegroup:x:4243:' >accounts/etc/group
+         cd accounts; find . | cpio -o -H newc --quiet >../accounts.cpio");
+    // GNU tar 1.34 writes the names of the machine, and writes numbers where it knows no name.
+    let archive = |name: &str, members: &[(&str, &str)], files: &[(&str, &str)]| {
+        let script = format!(
+            "import io, sys, tarfile
+archive = tarfile.open(sys.argv[1], 'w', format=tarfile.PAX_FORMAT)
+for name, acl in {members:?}:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = tarfile.DIRTYPE, 0o750
+    member.pax_headers = {{'SCHILY.acl.access': acl, 'SCHILY.acl.default': acl}}
+    archive.addfile(member)
+for name, text in {files:?}:
+    member = tarfile.TarInfo(name)
+    member.size = len(text)
+    archive.addfile(member, io.BytesIO(text.encode()))
+archive.close()",
+            members = members.iter().map(|(a, b)| [a, b]).collect::<Vec<_>>(),
+            files = files.iter().map(|(a, b)| [a, b]).collect::<Vec<_>>(),
+        );
+        stage.write("archive.py", script);
+        stage.sh(&format!("python3 archive.py {name}"));
+        stage.path(name)
+    };
+    let named = |user: &str, group: &str| {
+        format!(
+            "user::rwx\nuser:{user}:r-x\ngroup::r-x\ngroup:{group}:r--\nmask::r-x\nother::---\n"
+        )
+    };
+    let debian = archive("debian.tar", &[("srv/d", &named("www-data", "mail"))], &[]);
+    let other = archive("other.tar", &[("srv/d", &named("somebody", "somegroup"))], &[]);
+    let own = [("etc/passwd", "somebody:x:9:9::/:/bin/sh\n"), ("etc/group", "somegroup:x:10:\n")];
+    let own = archive("own.tar", &[("srv/d", &named("somebody", "somegroup"))], &own);
+    let (base, accounts) = (stage.debian(), stage.path("accounts.cpio"));
+    let read = "import os, struct
+for name in ('access', 'default'):
+    value = os.getxattr('/srv/d', 'system.posix_acl_' + name)[4:]
+    entries = [struct.unpack_from('<HHI', value, at) for at in range(0, len(value), 8)]
+    print(*('%d:%d:%d' % entry for entry in entries if entry[2] != 0xffffffff), end=' ')
+print(oct(os.stat('/srv/d').st_mode))";
+    for (images, wanted) in [
+        (vec![&base, &debian], "2:5:33 8:4:8 2:5:33 8:4:8 0o40750\n"),
+        (vec![&base, &accounts, &other], "2:5:4242 8:4:4243 2:5:4242 8:4:4243 0o40750\n"),
+        (vec![&base, &accounts, &own], "2:5:9 8:4:10 2:5:9 8:4:10 0o40750\n"),
+        (vec![&base, &own], "2:5:9 8:4:10 2:5:9 8:4:10 0o40750\n"),
+    ] {
+        let mut run = stage.overcoat(Who::Root);
+        run.arg("run").args(&images).args(["--save", "x.tar", "--no-manifest", "--"]);
+        assert_eq!(finish(run.args(["python3", "-c", read])).ok().text(), wanted, "{images:?}");
+        // These open the layers one at a time.
+        for command in ["diff", "check", "ls", "du"] {
+            let mut look = stage.overcoat(Who::Unprivileged);
+            let finished = finish(look.arg(command).args(&images));
+            assert!(finished.code < 2, "{command}: {}", finished.stderr);
+            assert!(!finished.text().contains("archive/unreadable"), "{}", finished.text());
+        }
+    }
+    // Without layers below, the accounts are Debian's.
+    let mut ls = stage.overcoat(Who::Unprivileged);
+    finish(ls.arg("ls").arg(&debian)).ok();
+    for images in [vec![&other], vec![&base, &other]] {
+        let mut run = stage.overcoat(Who::Unprivileged);
+        run.arg("ls").args(&images);
+        let parts = ["other.tar: ", "srv/d: its ACL names somebody", "bsdtar --acls"];
+        finish(&mut run).code(2).stderr_has(&parts);
+    }
+    // The advice works: bsdtar writes the number 1 of the machine's user daemon, too.
+    stage.sh(
+        "mkdir -p packed/srv/d packed/etc; echo root:x:0:0::/root:/bin/sh >packed/etc/passwd
+         python3 -c \"import os, struct
+entries = [(1, 7, -1), (2, 5, 1), (4, 5, -1), (16, 5, -1), (32, 0, -1)]
+value = struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *entry) for entry in entries)
+os.setxattr('packed/srv/d', 'system.posix_acl_access', value)\"
+         bsdtar --acls -cf packed.tar -C packed srv etc; tr -d '\\0' <packed.tar | grep -q user:daemon",
+    );
+    let mut ls = stage.overcoat(Who::Unprivileged);
+    finish(ls.arg("ls").arg(stage.path("packed.tar"))).ok();
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -68,6 +68,16 @@ impl OnTerminal {
 
     pub fn type_in(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Hangs the terminal up, as when its window is closed, and waits for the exit code.
+    pub fn hang_up(&mut self) -> Option<i32> {
+        const TIOCVHANGUP: libc::c_ulong = 0x5437;
+        // SAFETY: TIOCVHANGUP has no argument.
+        assert_eq!(unsafe { libc::ioctl(self.slave.as_raw_fd(), TIOCVHANGUP) }, 0);
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.signal(), None);
+        status.code()
     }
 
     /// Waits for the exit code, and checks that the terminal settings are restored.

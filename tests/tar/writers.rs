@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fs_model::acl;
+use fs_model::acl::{self, AccountIds};
 use rustix::fs::{
     AtFlags, CWD, FileType as HostType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags,
 };
@@ -313,5 +313,5 @@ fn list(random: &mut Random) -> Vec<u8> {
         "user::rw-,group::r--,group:8:rwx,mask::rw-,other::r--",
     ]);
     let parsed = acl::TextAcl::parse(text.as_bytes()).unwrap();
-    parsed.resolve(|_| None, |_| None, |_| ()).unwrap().to_value()
+    parsed.resolve(&AccountIds::default(), |_| ()).unwrap().to_value()
 }

@@ -7,7 +7,7 @@
 #![no_main]
 
 use fs_model::FileType;
-use fs_model::acl::TextAcl;
+use fs_model::acl::{AccountIds, TextAcl};
 use fs_model::tar::{BLOCK_SIZE, MemberKind, Reader};
 
 libfuzzer_sys::fuzz_target!(|bytes: Vec<u8>| {
@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|bytes: Vec<u8>| {
         assert!(member.xattrs.iter().all(|(name, _)| !name.contains(&0)));
         for list in member.access_list.iter().chain(&member.default_list) {
             if let Some(list) = TextAcl::parse(list) {
-                list.resolve(|_| Some(1), |_| None, |_| ());
+                list.resolve(&AccountIds::default(), |_| ());
             }
         }
         let is_file = member.kind == MemberKind::Object(FileType::Regular);

@@ -4,7 +4,24 @@
 //! long or one-letter tags, and the fourth field of star and libarchive, the id of the named user
 //! or group.
 
+use std::collections::BTreeMap;
+
 use super::{Acl, AclEntry, AclTag};
+
+/// The ids of users and groups by name.
+#[derive(Clone, Debug, Default)]
+pub struct AccountIds {
+    /// Users.
+    pub users: BTreeMap<String, u32>,
+    /// Groups.
+    pub groups: BTreeMap<String, u32>,
+}
+
+impl AccountIds {
+    fn find(ids: &BTreeMap<String, u32>, name: &[u8]) -> Option<u32> {
+        std::str::from_utf8(name).ok().and_then(|name| ids.get(name)).copied()
+    }
+}
 
 /// A list in text form, with unresolved names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +70,17 @@ impl TextAcl {
         self.0.iter().any(|entry| matches!(entry.name, Some(TextQualifier::Text(_))))
     }
 
-    /// Resolves names with `user` and `group`. Entries with unknown names are omitted, and
-    /// `unknown` is called with each such name. Returns `None` if the result is not a valid list.
-    pub fn resolve(
-        &self,
-        user: impl Fn(&[u8]) -> Option<u32>,
-        group: impl Fn(&[u8]) -> Option<u32>,
-        mut unknown: impl FnMut(&[u8]),
-    ) -> Option<Acl> {
+    /// Resolves names. Entries with unknown names are omitted, and `unknown` is called with each
+    /// such name. Returns `None` if the result is not a valid list.
+    pub fn resolve(&self, ids: &AccountIds, mut unknown: impl FnMut(&[u8])) -> Option<Acl> {
         let mut entries = Vec::new();
         for entry in &self.0 {
             let id = match (&entry.name, entry.kind) {
                 (None, _) => None,
                 (Some(TextQualifier::Id(id)), _) => Some(*id),
                 (Some(TextQualifier::Text(name)), kind) => {
-                    let id = if kind == TextAclTag::User { user(name) } else { group(name) };
+                    let ids = if kind == TextAclTag::User { &ids.users } else { &ids.groups };
+                    let id = AccountIds::find(ids, name);
                     if id.is_none() {
                         unknown(name);
                         continue;
@@ -146,14 +159,12 @@ fn permission_bits(text: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn user(name: &[u8]) -> Option<u32> {
-        (name == b"daemon").then_some(1)
-    }
-
     fn resolved(text: &str) -> Option<(String, Vec<String>)> {
         let mut unknown = Vec::new();
         let add = |name: &[u8]| unknown.push(String::from_utf8_lossy(name).into_owned());
-        let acl = TextAcl::parse(text.as_bytes())?.resolve(user, |_| None, add)?;
+        let users = BTreeMap::from([("daemon".to_owned(), 1)]);
+        let ids = AccountIds { users, ..AccountIds::default() };
+        let acl = TextAcl::parse(text.as_bytes())?.resolve(&ids, add)?;
         Some((acl.to_text(), unknown))
     }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use fs_model::tree::XattrSupport;
+use nix::sys::signal::Signal;
 use provisioners::image::manifest_path;
 
 use super::build::reject_input;
@@ -103,6 +104,7 @@ pub(crate) fn shell(ui: &Ui, args: &ShellArgs) -> CommandResult {
     };
     let root = CommandRoot::new(ui, &args.layers, &args.common, report)?;
     // A shell's exit code is that of its last command, so the changes are saved regardless of it.
+    // They are also saved when the terminal is closed, but not when a signal asks to end.
     root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
         if root
             .mounted_tree()
@@ -188,11 +190,16 @@ impl<'a> CommandRoot<'a> {
         };
         ui.warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;
-        if let Some(signal) = signals.interruption() {
+        let mut pending = std::iter::from_fn(|| signals.interruption());
+        if let Some(signal) = pending.find(|signal| !keep || *signal != Signal::SIGHUP) {
             return Err(CommandError::signal(signal as i32));
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
-        drop(signals);
+        match keep {
+            // The terminal may be closed at any time.
+            true => signals.release_except_hangup(),
+            false => drop(signals),
+        }
         let lost = finished.lost_data()?;
         if let (Some(lost), Some((path, _)), Ended::Exited(status)) = (&lost, &save, &ended)
             && status.success()
@@ -212,7 +219,9 @@ impl<'a> CommandRoot<'a> {
         }
         let code = ended.shell_code();
         match (save, ended) {
-            (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
+            (Some((_, outputs)), Ended::Exited(_) | Ended::HungUp)
+                if keep || ended.shell_code() == 0 =>
+            {
                 let reporter = build_reporter(ui, common.seal.json);
                 outputs.seal(finished, &common.seal.settings(), epoch, &inputs, &*reporter)?;
             }
@@ -223,7 +232,7 @@ impl<'a> CommandRoot<'a> {
                 ));
             }
             (_, Ended::Interrupted(signal)) => return Err(CommandError::signal(signal)),
-            (None, _) => {}
+            (_, Ended::HungUp) | (None, _) => {}
         }
         Ok(ExitCode::from(code as u8))
     }

@@ -451,11 +451,8 @@ pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(StackView, StackView), 
             let layer = match opened.get(&identity) {
                 Some(layer) => layer.clone(),
                 None => {
-                    let one = crate::image::open::open(
-                        std::slice::from_ref(path),
-                        CacheOptions::default(),
-                    )?;
-                    let layer = one.layers[0].clone();
+                    let caches = CacheOptions::default();
+                    let layer = crate::image::open::open_on(&layers, path, caches)?;
                     opened.insert(identity, layer.clone());
                     layer
                 }

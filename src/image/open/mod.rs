@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fs_model::LayerError;
+use fs_model::acl::AccountIds;
 use fs_model::layer::cpio::CpioLayer;
 use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 use fs_model::layer::tar::{TarLayer, is_tar};
 use fs_model::layer::{Layer, Limits};
+use fs_model::{FsError, LayerError};
 
-use crate::manifest::BaseLayer;
+use crate::image::view::accounts::Accounts;
+use crate::manifest::{BaseLayer, lower};
 use crate::text::digest::sha256_hex;
 
 pub use embedded::Embedded;
@@ -131,12 +133,24 @@ impl std::fmt::Debug for OpenedImage {
 pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<OpenedLayers, OpenError> {
     let mut opened = OpenedLayers { layers: Vec::new(), images: Vec::new() };
     for path in paths {
-        let (layer, bytes) = open_one(path, caches)?;
+        let (layer, bytes) = open_one(path, caches, &opened.layers)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         opened.layers.push(layer);
         opened.images.push(OpenedImage { name, bytes });
     }
     Ok(opened)
+}
+
+/// Opens a layer on top of others, whose accounts give ids to names in a tar archive.
+///
+/// # Errors
+/// See [`open`].
+pub(crate) fn open_on(
+    lower: &[Arc<dyn Layer>],
+    path: &Path,
+    caches: CacheOptions,
+) -> Result<Arc<dyn Layer>, OpenError> {
+    open_one(path, caches, lower).map(|(layer, _)| layer)
 }
 
 /// The magic number of a squashfs image.
@@ -167,7 +181,11 @@ pub(crate) fn is_squashfs(path: &Path) -> bool {
 type LayerBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 type OpenedLayer = (Arc<dyn Layer>, Option<LayerBytes>);
 
-fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError> {
+fn open_one(
+    path: &Path,
+    caches: CacheOptions,
+    lower: &[Arc<dyn Layer>],
+) -> Result<OpenedLayer, OpenError> {
     let name = path.to_string_lossy();
     if path.is_dir() {
         let layer = DirectoryLayer::open(path)?;
@@ -190,7 +208,9 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError>
         layer.check_overlayfs_attributes()?;
         Arc::new(layer)
     } else if is_tar(head) {
-        Arc::new(TarLayer::open(&*name, bytes.clone(), Limits::default())?)
+        let accounts = |layer| accounts(lower, layer);
+        let limits = Limits::default();
+        Arc::new(TarLayer::open_with_accounts(&*name, bytes.clone(), limits, accounts)?)
     } else if ARCHIVE_MAGICS.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {
@@ -201,6 +221,18 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError>
         });
     };
     Ok((layer, Some(bytes)))
+}
+
+/// Returns the accounts of the root that consists of `lower` and `layer`.
+fn accounts(lower: &[Arc<dyn Layer>], layer: Arc<TarLayer>) -> Result<AccountIds, LayerError> {
+    let mut layers = lower.to_vec();
+    layers.push(layer);
+    match lower::lower_tree(&layers).and_then(|tree| Accounts::ids_in(&tree)) {
+        Ok(found) => Ok(found),
+        Err(FsError::Layer(error)) => Err(error),
+        // There are too many layers, which is an error of the root.
+        Err(_) => Ok(AccountIds::default()),
+    }
 }
 
 /// Digests being computed by a thread.

@@ -3,6 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use fs_model::acl::AccountIds;
+use fs_model::tree::Follow;
+use fs_model::{FileType, FsError, Tree};
+
 use super::{LookError, StackView, ViewNode};
 use crate::text::escape::escape;
 
@@ -29,6 +33,20 @@ impl Accounts {
     /// Fails if a layer is damaged.
     pub(crate) fn read(view: &StackView) -> Result<Accounts, LookError> {
         Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
+    }
+
+    /// Reads the ids of the accounts of a tree. Without account files they are those with fixed
+    /// numbers in Debian. The host's are never used, because a root must not depend on the host.
+    ///
+    /// # Errors
+    /// Fails if a layer is damaged.
+    pub(crate) fn ids_in(tree: &Tree) -> Result<AccountIds, FsError> {
+        let (passwd, group) = (file(tree, b"etc/passwd")?, file(tree, b"etc/group")?);
+        let accounts = Accounts::parse(
+            passwd.as_deref().unwrap_or(FIXED_USERS.as_bytes()),
+            group.as_deref().unwrap_or(FIXED_GROUPS.as_bytes()),
+        );
+        Ok(AccountIds { users: accounts.users.numbers, groups: accounts.groups.numbers })
     }
 
     /// Parses the text of `passwd` and `group`. Malformed lines are ignored.
@@ -91,3 +109,30 @@ impl AccountNames {
         names
     }
 }
+
+/// Reads a regular file, up to the limit for account files.
+fn file(tree: &Tree, path: &[u8]) -> Result<Option<Vec<u8>>, FsError> {
+    let resolved = match tree.resolve(path, Follow::Yes) {
+        Ok(resolved) => resolved,
+        Err(FsError::NotFound | FsError::NotADirectory | FsError::Loop) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let file = resolved.object.filter(|(_, attr)| attr.kind == FileType::Regular);
+    let Some((ino, attr)) = file else { return Ok(None) };
+    let mut content = vec![0; attr.size.min(MAX_FILE_SIZE as u64) as usize];
+    let length = tree.read(ino, 0, &mut content)?;
+    content.truncate(length);
+    Ok(Some(content))
+}
+
+/// The users of Debian's base-passwd.
+const FIXED_USERS: &str = "\
+root::0\ndaemon::1\nbin::2\nsys::3\nsync::4\ngames::5\nman::6\nlp::7\nmail::8\nnews::9\nuucp::10\n\
+proxy::13\nwww-data::33\nbackup::34\nlist::38\nirc::39\nnobody::65534\n";
+/// The groups of Debian's base-passwd.
+const FIXED_GROUPS: &str = "\
+root::0\ndaemon::1\nbin::2\nsys::3\nadm::4\ntty::5\ndisk::6\nlp::7\nmail::8\nnews::9\nuucp::10\n\
+man::12\nproxy::13\nkmem::15\ndialout::20\nfax::21\nvoice::22\ncdrom::24\nfloppy::25\ntape::26\n\
+sudo::27\naudio::29\ndip::30\nwww-data::33\nbackup::34\noperator::37\nlist::38\nirc::39\nsrc::40\n\
+shadow::42\nutmp::43\nvideo::44\nsasl::45\nplugdev::46\nstaff::50\ngames::60\nusers::100\n\
+nogroup::65534\n";

@@ -61,6 +61,8 @@ pub(super) enum Call {
     Setrlimit,
     /// `prlimit64`: argument 1 is the resource, 2 the new and 3 the old limit.
     Prlimit,
+    /// A call that needs a capability.
+    Privileged(PrivilegedCall),
     /// A call that would bypass the supervisor: it does not exist in the sandbox.
     Missing,
 }
@@ -96,6 +98,26 @@ impl IdentityCall {
     }
 }
 
+/// A call that needs a capability, which the kernel finds in every process of a user namespace with
+/// a single id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PrivilegedCall {
+    Mount,
+    Umount,
+    Umount2,
+    PivotRoot,
+    MoveMount,
+    Fsopen,
+    Fsmount,
+    Fspick,
+    MountSetattr,
+    Chroot,
+    Sethostname,
+    Setdomainname,
+    /// Argument 0 has the namespaces; a user namespace needs no capability.
+    Unshare,
+}
+
 /// The layout of the buffer of a call of the `stat` family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StatLayout {
@@ -122,13 +144,17 @@ const fn narrow(call: IdentityCall) -> Call {
 }
 
 /// Every call that is passed to the daemon: architecture, number, call.
-pub(super) const CALLS: [(Arch, u32, Call); 146] = {
-    use Call::{Access, Execute, Faccessat2, Fstat, Fstatat, Mknod, Stat, Statx};
+pub(super) const CALLS: [(Arch, u32, Call); 183] = {
+    use Call::{Access, Execute, Faccessat2, Fstat, Fstatat, Mknod, Privileged, Stat, Statx};
     use IdentityCall::{
         Capget, Capset, Getegid, Geteuid, Getgid, Getgroups, Getresgid, Getresuid, Getuid,
         Setfsgid, Setfsuid, Setgid, Setgroups, Setregid, Setresgid, Setresuid, Setreuid, Setuid,
     };
     use PathStart::{Descriptor, WorkingDirectory};
+    use PrivilegedCall::{
+        Chroot, Fsmount, Fsopen, Fspick, Mount, MountSetattr, MoveMount, PivotRoot, Setdomainname,
+        Sethostname, Umount, Umount2, Unshare,
+    };
     [
         (X86_64, 133, Mknod(WorkingDirectory)),
         (X86_64, 259, Mknod(Descriptor)),
@@ -170,6 +196,18 @@ pub(super) const CALLS: [(Arch, u32, Call); 146] = {
         (X86_64, 157, Call::Prctl),
         (X86_64, 160, Call::Setrlimit),
         (X86_64, 302, Call::Prlimit),
+        (X86_64, 165, Privileged(Mount)),
+        (X86_64, 166, Privileged(Umount2)),
+        (X86_64, 155, Privileged(PivotRoot)),
+        (X86_64, 161, Privileged(Chroot)),
+        (X86_64, 170, Privileged(Sethostname)),
+        (X86_64, 171, Privileged(Setdomainname)),
+        (X86_64, 272, Privileged(Unshare)),
+        (X86_64, 429, Privileged(MoveMount)),
+        (X86_64, 430, Privileged(Fsopen)),
+        (X86_64, 432, Privileged(Fsmount)),
+        (X86_64, 433, Privileged(Fspick)),
+        (X86_64, 442, Privileged(MountSetattr)),
         (X86_64, 425, Call::Missing), // io_uring_setup
         (I386, 14, Mknod(WorkingDirectory)),
         (I386, 297, Mknod(Descriptor)),
@@ -230,6 +268,19 @@ pub(super) const CALLS: [(Arch, u32, Call); 146] = {
         (I386, 172, Call::Prctl),
         (I386, 75, Call::Setrlimit),
         (I386, 340, Call::Prlimit),
+        (I386, 21, Privileged(Mount)),
+        (I386, 22, Privileged(Umount)),
+        (I386, 52, Privileged(Umount2)),
+        (I386, 217, Privileged(PivotRoot)),
+        (I386, 61, Privileged(Chroot)),
+        (I386, 74, Privileged(Sethostname)),
+        (I386, 121, Privileged(Setdomainname)),
+        (I386, 310, Privileged(Unshare)),
+        (I386, 429, Privileged(MoveMount)),
+        (I386, 430, Privileged(Fsopen)),
+        (I386, 432, Privileged(Fsmount)),
+        (I386, 433, Privileged(Fspick)),
+        (I386, 442, Privileged(MountSetattr)),
         (I386, 425, Call::Missing), // io_uring_setup
         // Programs for these have not been built since the last century.
         (I386, 18, Call::Missing), // oldstat
@@ -277,6 +328,18 @@ pub(super) const CALLS: [(Arch, u32, Call); 146] = {
         (AARCH64, 167, Call::Prctl),
         (AARCH64, 164, Call::Setrlimit),
         (AARCH64, 261, Call::Prlimit),
+        (AARCH64, 40, Privileged(Mount)),
+        (AARCH64, 39, Privileged(Umount2)),
+        (AARCH64, 41, Privileged(PivotRoot)),
+        (AARCH64, 51, Privileged(Chroot)),
+        (AARCH64, 161, Privileged(Sethostname)),
+        (AARCH64, 162, Privileged(Setdomainname)),
+        (AARCH64, 97, Privileged(Unshare)),
+        (AARCH64, 429, Privileged(MoveMount)),
+        (AARCH64, 430, Privileged(Fsopen)),
+        (AARCH64, 432, Privileged(Fsmount)),
+        (AARCH64, 433, Privileged(Fspick)),
+        (AARCH64, 442, Privileged(MountSetattr)),
         (AARCH64, 425, Call::Missing), // io_uring_setup
     ]
 };
@@ -389,6 +452,16 @@ mod tests {
                 let name = format!("{call:?}").to_lowercase();
                 let has_variants = !matches!(call, IdentityCall::Capget | IdentityCall::Capset);
                 of_i386(&name, narrow || !has_variants)
+            }
+            Call::Privileged(call) => {
+                let mut name = String::new();
+                for letter in format!("{call:?}").chars() {
+                    if letter.is_uppercase() && !name.is_empty() {
+                        name.push('_');
+                    }
+                    name.push(letter.to_ascii_lowercase());
+                }
+                name
             }
             Call::Prctl => "prctl".to_owned(),
             Call::Setrlimit => "setrlimit".to_owned(),

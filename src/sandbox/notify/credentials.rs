@@ -27,7 +27,10 @@ const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 pub(super) const CAP_SETPCAP: u32 = 8;
 const CAP_LINUX_IMMUTABLE: u32 = 9;
+pub(super) const CAP_SYS_CHROOT: u32 = 18;
+pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 pub(super) const CAP_MKNOD: u32 = 27;
+pub(crate) const CAP_SETFCAP: u32 = 31;
 const CAP_MAC_OVERRIDE: u32 = 32;
 /// All capabilities of Linux 5.9 and newer.
 const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
@@ -134,7 +137,7 @@ impl Ids {
 /// Kinds of access to an object, as bits of a mode.
 pub(crate) const EXECUTE: u32 = 1;
 pub(crate) const WRITE: u32 = 2;
-const READ: u32 = 4;
+pub(crate) const READ: u32 = 4;
 
 /// The credentials of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -368,6 +371,11 @@ impl CredentialTable {
     pub(crate) fn owns(&self, tid: u32, user: u32) -> bool {
         let owns = |found: &Credentials| found.user.fs == user || found.has(CAP_FOWNER);
         self.is_unused() || self.of(tid).is_ok_and(|found| owns(&found))
+    }
+
+    /// Returns whether a capability of a process is effective.
+    pub(crate) fn has(&self, tid: u32, capability: u32) -> bool {
+        self.is_unused() || self.of(tid).is_ok_and(|found| found.has(capability))
     }
 
     /// Gives a process other credentials.

@@ -127,15 +127,22 @@ fn is_init_script(
 ) -> Result<bool, CallAnswer> {
     // From the root: a relative path may begin in another file system.
     let target = absolute(caller, start, path).map_err(leave_to_kernel)?;
+    let mut dirs = Vec::new();
     let found = finder.walk(caller, start, &target, None, |view, root, _| {
-        let dirs =
-            services::INIT_SCRIPTS.iter().filter_map(|dir| match view.object(root, dir, true) {
+        dirs.extend(services::INIT_SCRIPTS.iter().filter_map(|dir| {
+            match view.object(root, dir, true) {
                 Ok(Walked::Found(place)) => Some(place.inode.ino),
                 _ => None,
-            });
-        let dirs: Vec<u64> = dirs.collect();
+            }
+        }));
         view.leads_into(root, &target, &dirs)
     });
+    // By a hard link, or a link of a process in /proc, the path does not name the directory.
+    if let Ok(object) = finder.object(caller, start, path, true, None)
+        && dirs.iter().any(|dir| finder.tree.has_entry(*dir, object.ino))
+    {
+        return Ok(true);
+    }
     Ok(match found {
         Ok(Walked::Found(true)) => true,
         Ok(Walked::Found(false)) if !is_below_a_mount(finder, caller, start, &target) => false,

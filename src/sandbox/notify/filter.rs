@@ -6,8 +6,8 @@
 //!   `mknod` of a device (except the character device 0:0, which the kernel allows), and `chown` to
 //!   an id beyond the map. All others, including `mknod` of a fifo and `chown` to a mapped id, run
 //!   at full speed;
-//! - with a single id all calls that read or change owners and credentials are passed, and calls
-//!   that would bypass them do not exist;
+//! - with a single id all calls that read or change owners and credentials, or that need a
+//!   capability, are passed, and calls that would bypass them do not exist;
 //! - the filter is built, and notifications are read, from one table ([`super::calls`]), so the two
 //!   cannot disagree.
 //!

@@ -1,11 +1,11 @@
-//! Answers calls that read or change credentials.
+//! Answers calls that read or change credentials, or that need a capability.
 
 use std::io;
 
 use nix::errno::Errno;
 
-use super::calls::{Call, IdentityCall};
-use super::credentials::{CredentialTable, Credentials, MAX_GROUPS};
+use super::calls::{Call, IdentityCall, PrivilegedCall};
+use super::credentials::{CAP_SYS_ADMIN, CAP_SYS_CHROOT, CredentialTable, Credentials, MAX_GROUPS};
 use super::listener::{AnswerResult, CallAnswer, PassedCall, leave_to_kernel};
 
 /// The id that 16 bits stand for if the true one needs more.
@@ -15,6 +15,15 @@ const OVERFLOW_ID: u16 = 65534;
 const CAPABILITY_VERSIONS: [(u32, usize); 3] =
     [(0x1998_0330, 1), (0x2007_1026, 2), (0x2008_0522, 2)];
 const CURRENT_CAPABILITY_VERSION: u32 = 0x2008_0522;
+/// The namespaces that need a capability (`unshare(2)`).
+const PRIVILEGED_NAMESPACES: i32 = libc::CLONE_NEWNS
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP
+    | CLONE_NEWTIME;
+const CLONE_NEWTIME: i32 = 0x80;
 
 /// Answers a call that reads or changes credentials.
 pub(super) fn answer(
@@ -75,6 +84,27 @@ pub(super) fn answer(
         Setfsgid => value(old.group.fs),
         _ => Ok(CallAnswer::Return(Ok(0))),
     }
+}
+
+/// Answers a call that needs a capability: the kernel executes it if the process has this.
+pub(super) fn answer_privileged(
+    passed: &PassedCall<'_>,
+    table: &CredentialTable,
+    call: PrivilegedCall,
+) -> AnswerResult {
+    let credentials = table.of(passed.caller.tid).map_err(leave_to_kernel)?;
+    let is_allowed = match call {
+        PrivilegedCall::Chroot => credentials.has(CAP_SYS_CHROOT),
+        PrivilegedCall::Unshare => {
+            let namespaces = passed.argument(0) as i32;
+            // In the new user namespace the process has all capabilities.
+            let needs_none =
+                namespaces & libc::CLONE_NEWUSER != 0 || namespaces & PRIVILEGED_NAMESPACES == 0;
+            needs_none || credentials.has(CAP_SYS_ADMIN)
+        }
+        _ => credentials.has(CAP_SYS_ADMIN),
+    };
+    Ok(if is_allowed { CallAnswer::Continue } else { Errno::EPERM.into() })
 }
 
 /// Answers `prctl` with `PR_SET_KEEPCAPS` or `PR_GET_KEEPCAPS`.

@@ -300,6 +300,9 @@ impl SupervisorThread {
             (Call::Identity { call, narrow }, Some(table)) => {
                 identity::answer(passed, table, call, narrow)
             }
+            (Call::Privileged(call), Some(table)) => {
+                identity::answer_privileged(passed, table, call)
+            }
             (Call::Prctl, Some(table)) => identity::answer_prctl(passed, table),
             (Call::Setrlimit | Call::Prlimit, Some(_)) => {
                 identity::answer_locks_limit(passed, call)

@@ -3,7 +3,7 @@
 //! At every privilege: `execve`, so that services do not start ([`services`], [`trace`]). In a user
 //! namespace also the calls that fail there: making device nodes, and changing owners to ids beyond
 //! the id map. With a single id all calls that read or change owners ([`owners`], [`attributes`])
-//! and credentials ([`identity`]).
+//! and credentials, or that need a capability ([`identity`]).
 //!
 //! [`calls`] lists the calls, [`filter`] selects them, [`listener`] passes them to the module that
 //! answers, [`caller`] reads the waiting process, and [`paths`] and [`resolve`] find the objects
@@ -27,7 +27,7 @@ mod tree_mounts;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-pub(crate) use credentials::{CredentialTable, EXECUTE, WRITE};
+pub(crate) use credentials::{CAP_SETFCAP, CAP_SYS_ADMIN, CredentialTable, EXECUTE, READ, WRITE};
 pub use listener::Supervisor;
 pub use resolve::{Supervised, SupervisedAttributes, SupervisedInode, SupervisedKind};
 

@@ -141,7 +141,7 @@ pub(super) fn answer_chown(
         }
     }
     passed.still_waits()?;
-    finder.tree.chown(ino, uid, gid)?;
+    finder.tree.chown(caller.tid, ino, uid, gid)?;
     Ok(CallAnswer::Return(Ok(0)))
 }
 

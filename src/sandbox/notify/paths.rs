@@ -133,11 +133,15 @@ impl PathFinder {
         });
         match found? {
             Walked::Found(place) => Ok(Location { mount: place.mount, ino: place.inode.ino }),
-            Walked::Leaves => match descriptor_link(path).filter(|_| follow) {
-                Some((fd, b"")) => self.descriptor(caller, fd),
-                Some((fd, rest)) => self.object(caller, fd, rest, follow, searcher),
-                None => Err(CallAnswer::Continue),
-            },
+            Walked::Leaves => {
+                // Without `follow` the object may be the link itself.
+                let own = || caller.id_inside().ok().flatten();
+                match process_link(path, own).filter(|(_, rest)| follow || !rest.is_empty()) {
+                    Some((start, b"")) => self.descriptor(caller, start),
+                    Some((start, rest)) => self.object(caller, start, rest, follow, searcher),
+                    None => Err(CallAnswer::Continue),
+                }
+            }
         }
     }
 
@@ -227,22 +231,56 @@ pub(super) fn proc_link_name(start: i32) -> String {
     }
 }
 
-/// Splits a path that leads through the link of an own descriptor: the descriptor, and the path
-/// from there. The kernel resolves these links; the walk ends at the mount point of `/proc` or
-/// `/dev` before them.
-fn descriptor_link(path: &[u8]) -> Option<(i32, &[u8])> {
+/// Splits a path that leads through a link of the own process in `/proc`: to a descriptor, to the
+/// working directory or to the root. Returns the start and the path from there. `own` is the id of
+/// the process.
+///
+/// The kernel resolves these links; the walk ends at the mount point of `/proc` or `/dev` before
+/// them.
+fn process_link(path: &[u8], own: impl FnOnce() -> Option<u32>) -> Option<(i32, &[u8])> {
     for (name, fd) in [(&b"/dev/stdin"[..], 0), (b"/dev/stdout", 1), (b"/dev/stderr", 2)] {
         if path == name {
             return Some((fd, b""));
         }
     }
-    let directories = [&b"/proc/self/fd/"[..], b"/proc/thread-self/fd/", b"/dev/fd/"];
-    let rest = directories.iter().find_map(|directory| path.strip_prefix(*directory))?;
-    let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
-    let (fd, rest) = rest.split_at(end);
+    let link = match path.strip_prefix(b"/dev/fd/") {
+        Some(descriptor) => return descriptor_link(descriptor),
+        None => path.strip_prefix(b"/proc/")?,
+    };
+    let (process, link) = split_first(link);
+    let is_own = match process {
+        b"self" | b"thread-self" => true,
+        number => {
+            let number = str::from_utf8(number).ok()?.parse::<u32>().ok()?;
+            own() == Some(number)
+        }
+    };
+    match split_first(link) {
+        _ if !is_own => None,
+        (b"fd", descriptor) => descriptor_link(descriptor),
+        (b"cwd", rest) => Some((libc::AT_FDCWD, rest)),
+        // An absolute path from the root.
+        (b"root", _) => link
+            .strip_prefix(b"root")
+            .filter(|path| !path.is_empty())
+            .map(|path| (libc::AT_FDCWD, path)),
+        _ => None,
+    }
+}
+
+/// Splits a path that begins with a number of a descriptor.
+fn descriptor_link(path: &[u8]) -> Option<(i32, &[u8])> {
+    let (fd, rest) = split_first(path);
     let fd = str::from_utf8(fd).ok()?.parse::<u16>().ok()?;
+    Some((fd.into(), rest))
+}
+
+/// Splits off the first component of a relative path.
+fn split_first(path: &[u8]) -> (&[u8], &[u8]) {
+    let end = path.iter().position(|&byte| byte == b'/').unwrap_or(path.len());
+    let (first, rest) = path.split_at(end);
     let start = rest.iter().position(|&byte| byte != b'/').unwrap_or(rest.len());
-    Some((fd.into(), &rest[start..]))
+    (first, &rest[start..])
 }
 
 #[cfg(test)]
@@ -250,13 +288,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_of_descriptors_are_recognised() {
-        assert_eq!(descriptor_link(b"/proc/self/fd/7"), Some((7, &b""[..])));
-        assert_eq!(descriptor_link(b"/dev/fd/7//a/b"), Some((7, &b"a/b"[..])));
-        assert_eq!(descriptor_link(b"/dev/stdin"), Some((0, &b""[..])));
-        for other in [&b"/proc/self/fd"[..], b"/proc/self/fd/x", b"/proc/self/fd/-1", b"/dev/fdx/1"]
-        {
-            assert_eq!(descriptor_link(other), None);
+    fn links_of_the_own_process_are_recognised() {
+        let link = |path| process_link(path, || Some(12));
+        assert_eq!(link(b"/proc/self/fd/7"), Some((7, &b""[..])));
+        assert_eq!(link(b"/proc/thread-self/fd/7/a"), Some((7, &b"a"[..])));
+        assert_eq!(link(b"/dev/fd/7//a/b"), Some((7, &b"a/b"[..])));
+        assert_eq!(link(b"/dev/stdin"), Some((0, &b""[..])));
+        assert_eq!(link(b"/proc/self/cwd/a/b"), Some((libc::AT_FDCWD, &b"a/b"[..])));
+        assert_eq!(link(b"/proc/12/cwd"), Some((libc::AT_FDCWD, &b""[..])));
+        assert_eq!(link(b"/proc//self/root/a"), None, "the kernel resolves it");
+        assert_eq!(link(b"/proc/self/root/a"), Some((libc::AT_FDCWD, &b"/a"[..])));
+        for other in [
+            &b"/proc/self/fd"[..],
+            b"/proc/self/fd/x",
+            b"/proc/self/fd/-1",
+            b"/dev/fdx/1",
+            b"/proc/13/cwd/a",
+            b"/proc/self/rootx/a",
+            b"/proc/self/exe",
+        ] {
+            assert_eq!(link(other), None, "{}", other.escape_ascii());
         }
     }
 }

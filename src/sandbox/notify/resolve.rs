@@ -48,6 +48,9 @@ pub trait Supervised: Send + Sync {
     /// Returns whether a file begins with `#!`.
     fn is_script(&self, ino: u64) -> bool;
 
+    /// Returns whether an entry of the directory `dir` is this inode.
+    fn has_entry(&self, dir: u64, ino: u64) -> bool;
+
     /// Makes a device node and drops the kernel's negative dentry. `mode` has type and permissions;
     /// `umask` is applied unless the directory has a default ACL; `rdev` is (major, minor). This
     /// method handles set-group-id directories and read-only or full trees. It does not check the
@@ -65,12 +68,13 @@ pub trait Supervised: Send + Sync {
         owner: (u32, u32),
     ) -> Result<(), Errno>;
 
-    /// Changes owner and group of an inode and invalidates the kernel's cached attributes. This
-    /// method clears the set-id bits. It does not check the caller's right to change owners.
+    /// Changes owner and group of an inode for the process `tid`, and invalidates the kernel's
+    /// cached attributes. This method clears the set-id bits. It does not check the caller's right
+    /// to change owners.
     ///
     /// # Errors
     /// As `chown(2)`: `ENOENT`, `EROFS`…
-    fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno>;
+    fn chown(&self, tid: u32, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno>;
 
     /// Records that a device was made at `path`; `mode` and `rdev` are those of `mknod`.
     fn device_recorded(&self, path: &[u8], mode: u32, rdev: (u32, u32));
@@ -398,6 +402,10 @@ mod tests {
             false
         }
 
+        fn has_entry(&self, _: u64, _: u64) -> bool {
+            false
+        }
+
         fn mknod(
             &self,
             _: u64,
@@ -410,7 +418,7 @@ mod tests {
             Err(Errno::EPERM)
         }
 
-        fn chown(&self, _: u64, _: Option<u32>, _: Option<u32>) -> Result<(), Errno> {
+        fn chown(&self, _: u32, _: u64, _: Option<u32>, _: Option<u32>) -> Result<(), Errno> {
             Err(Errno::EPERM)
         }
 

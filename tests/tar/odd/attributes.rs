@@ -1,6 +1,8 @@
 //! Extended attributes and access lists.
 
-use fs_model::acl::{ACCESS, DEFAULT};
+use std::collections::BTreeMap;
+
+use fs_model::acl::{ACCESS, AccountIds, DEFAULT};
 
 use super::{Noted, Other, Same, check, new};
 use crate::raw::Header;
@@ -15,7 +17,9 @@ fn attributes_and_access_lists_are_restored() {
     let default = b"user::rwx\nuser:7:rwx\ngroup::r-x\nmask::rwx\nother::---\n";
     let passwd = "root:x:0:0::/root:/bin/sh\nno-such-user:x:77:77::/:/bin/sh\n";
     let value = fs_model::acl::TextAcl::parse(list).unwrap();
-    let value = value.resolve(|_| Some(1), |_| None, |_| ()).unwrap().to_value();
+    let users = BTreeMap::from([("daemon".to_owned(), 1)]);
+    let ids = AccountIds { users, ..AccountIds::default() };
+    let value = value.resolve(&ids, |_| ()).unwrap().to_value();
     let snapshots = check(vec![
         (
             "lists of files and directories",

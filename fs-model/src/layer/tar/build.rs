@@ -8,13 +8,13 @@
 //! - A symbolic link in the path of a member is followed within the archive if it is relative and
 //!   without `..`. GNU tar creates the other links last, so that nothing can be created below them,
 //!   and of two such links with the same name the first one remains.
-//! - Users and groups in ACLs must be numbers, because a layer does not know the accounts of the
-//!   layers below it.
+//! - ACLs with names of users or groups are kept until the whole archive is read, because the
+//!   accounts that give them ids may be in the archive.
 
 use std::collections::BTreeMap;
 use std::mem;
 
-use crate::acl::{self, Acl, TextAcl};
+use crate::acl::{self, AccountIds, Acl, TextAcl};
 use crate::attr::{Attr, Device, FileType, Time};
 use crate::layer::archive_names::{ArchiveNames, MARKER, NAME_MAX, directory_links};
 use crate::layer::memory::{MemoryBudget, OverBudget};
@@ -37,6 +37,8 @@ const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 /// Maximum memory of an object in the index, apart from its variable parts: node, names and table
 /// slots.
 const OBJECT_BYTES: u64 = 512;
+
+const INVALID_ACL: &str = "its ACL is not valid";
 
 /// Index of the root in the list of nodes.
 pub(super) const ROOT: usize = 0;
@@ -130,6 +132,18 @@ pub(super) struct TarTreeBuilder {
     steps_behind_links: u32,
     describes_root: bool,
     has_acls: bool,
+    /// ACLs with names, by node.
+    named_acls: BTreeMap<usize, NamedAcls>,
+}
+
+/// The ACLs of an object, if one of them has names of users or groups.
+#[derive(Debug)]
+pub(super) struct NamedAcls {
+    /// The object's path and the position of its member, for errors.
+    path: Box<[u8]>,
+    offset: u64,
+    /// Access list and default list.
+    lists: [Option<TextAcl>; 2],
 }
 
 /// Returns the maximum memory of a member in the index, in bytes, without its content.
@@ -149,6 +163,11 @@ impl TarTreeBuilder {
     /// Returns whether an object may have an ACL.
     pub(super) fn has_acls(&self) -> bool {
         self.has_acls
+    }
+
+    /// Takes the ACLs that have names, by the number of their object.
+    pub(super) fn take_named_acls(&mut self) -> BTreeMap<usize, NamedAcls> {
+        mem::take(&mut self.named_acls)
     }
 
     /// Adds a member with its content. Directories that are missing in its path are taken from
@@ -301,6 +320,7 @@ impl TarTreeBuilder {
         let holds_users = matches!(node.kind, FileType::Regular | FileType::Directory);
         let mut xattrs: BTreeMap<Box<[u8]>, Box<[u8]>> =
             node.xattrs.drain(..).filter(|(name, _)| !acl::is_acl(name)).collect();
+        self.named_acls.remove(&index);
         let mut lists = [None, None];
         for (name, value) in &member.xattrs {
             if let Some(attribute) = overlayfs::PREFIXES.iter().find_map(|p| name.strip_prefix(*p))
@@ -313,7 +333,7 @@ impl TarTreeBuilder {
             } else if let Some(list) =
                 [acl::ACCESS, acl::DEFAULT].iter().position(|n| **name == **n)
             {
-                lists[list] = Some(Acl::parse(value).ok_or("its ACL is not valid")?);
+                lists[list] = Some(Acl::parse(value).ok_or(INVALID_ACL)?);
             } else if name.len() <= XATTR_NAME_MAX
                 && !name.contains(&0)
                 && NAMESPACES.iter().any(|space| name.starts_with(space))
@@ -323,24 +343,23 @@ impl TarTreeBuilder {
                 xattrs.insert(name.clone(), value.clone());
             }
         }
-        for (list, text) in lists.iter_mut().zip([&member.access_list, &member.default_list]) {
-            if let Some(text) = text {
-                *list = Some(numeric_acl(text)?);
+        let mut named = [None, None];
+        for (index, text) in [&member.access_list, &member.default_list].into_iter().enumerate() {
+            let Some(text) = text else { continue };
+            let list = TextAcl::parse(text).ok_or(INVALID_ACL)?;
+            if list.has_names() {
+                (lists[index], named[index]) = (None, Some(list));
+            } else {
+                let list = list.resolve(&AccountIds::default(), |_| {});
+                lists[index] = Some(list.ok_or(INVALID_ACL)?);
             }
-        }
-        let [access, default] = lists;
-        if let Some(list) = access.filter(|_| node.kind != FileType::Symlink) {
-            node.mode = list.mode(node.mode);
-            if !list.is_plain() {
-                xattrs.insert(acl::ACCESS.into(), list.to_value().into());
-                self.has_acls = true;
-            }
-        }
-        if let Some(list) = default.filter(|_| node.kind == FileType::Directory) {
-            xattrs.insert(acl::DEFAULT.into(), list.to_value().into());
-            self.has_acls = true;
         }
         node.xattrs = xattrs.into_iter().collect();
+        self.has_acls |= node.set_acls(lists) || named.iter().any(Option::is_some);
+        if named.iter().any(Option::is_some) {
+            let (path, offset) = (member.path.as_slice().into(), member.offset);
+            self.named_acls.insert(index, NamedAcls { path, offset, lists: named });
+        }
         Ok(())
     }
 
@@ -490,6 +509,51 @@ impl TarNode {
         }
     }
 
+    /// Sets an access list and a default list. Returns whether the object has one of them then; a
+    /// list that only repeats the mode is none.
+    fn set_acls(&mut self, [access, default]: [Option<Acl>; 2]) -> bool {
+        let before = self.xattrs.len();
+        if let Some(list) = access.filter(|_| self.kind != FileType::Symlink) {
+            self.mode = list.mode(self.mode);
+            if !list.is_plain() {
+                self.xattrs.push((acl::ACCESS.into(), list.to_value().into()));
+            }
+        }
+        if let Some(list) = default.filter(|_| self.kind == FileType::Directory) {
+            self.xattrs.push((acl::DEFAULT.into(), list.to_value().into()));
+        }
+        self.xattrs.sort();
+        self.xattrs.len() > before
+    }
+
+    /// Sets ACLs with names. The error is that of the object's member.
+    pub(super) fn set_named_acls(
+        &mut self,
+        acls: &NamedAcls,
+        ids: &AccountIds,
+    ) -> Result<(), (Box<[u8]>, u64, String)> {
+        let mut unknown = None;
+        let mut resolve = |list: &Option<TextAcl>| -> Result<Option<Acl>, String> {
+            let Some(list) = list else { return Ok(None) };
+            let found = list.resolve(ids, |name| {
+                unknown.get_or_insert_with(|| String::from_utf8_lossy(name).into_owned());
+            });
+            match unknown.take() {
+                Some(name) => Err(format!(
+                    "its ACL names {name}, which is not in the etc/passwd or etc/group of this \
+                     archive or of the layers below it: name those layers, or pack the archive \
+                     with `bsdtar --acls`, which also writes the numbers"
+                )),
+                None => Ok(Some(found.ok_or(INVALID_ACL)?)),
+            }
+        };
+        let [access, default] = &acls.lists;
+        let lists = resolve(access).and_then(|access| Ok([access, resolve(default)?]));
+        let lists = lists.map_err(|what| (acls.path.clone(), acls.offset, what))?;
+        self.set_acls(lists);
+        Ok(())
+    }
+
     /// Returns whether this is a symbolic link that GNU tar creates last.
     fn is_deferred_link(&self) -> bool {
         matches!(&self.data, TarData::Target(target) if is_created_last(target))
@@ -515,14 +579,4 @@ impl TarNode {
             ctime: self.mtime,
         }
     }
-}
-
-/// Parses an ACL in text form with numeric ids.
-fn numeric_acl(text: &[u8]) -> Result<Acl, InsertError> {
-    let list = TextAcl::parse(text).ok_or("its ACL is not valid")?;
-    if list.has_names() {
-        return Err("its ACL has names of users or groups: pack it with --numeric-owner".into());
-    }
-    let list = list.resolve(|_| None, |_| None, |_| {});
-    Ok(list.ok_or("its ACL is not valid")?)
 }

@@ -20,6 +20,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::acl::AccountIds;
 use crate::attr::Attr;
 use crate::error::{LayerError, LayerErrorKind};
 use crate::layer::compressed::{self, is_compressed};
@@ -144,7 +145,7 @@ fn decoder<'a>(bytes: &'a [u8]) -> io::Result<Option<Box<dyn Read + 'a>>> {
 }
 
 impl TarLayer {
-    /// Reads and indexes an archive.
+    /// Reads and indexes an archive without names of users or groups in ACLs.
     ///
     /// # Errors
     /// Fails if the image is not a tar archive, is damaged, or exceeds `limits`.
@@ -152,6 +153,20 @@ impl TarLayer {
         name: impl Into<Arc<str>>,
         image: TarImage,
         limits: Limits,
+    ) -> Result<Self, LayerError> {
+        Self::open_with_accounts(name, image, limits, |_| Ok(AccountIds::default()))
+    }
+
+    /// Reads and indexes an archive. If its ACLs have names of users or groups, `accounts` returns
+    /// their ids. It gets the layer without these ACLs, and must not keep it.
+    ///
+    /// # Errors
+    /// As [`TarLayer::open`], and if a name has no id.
+    pub fn open_with_accounts(
+        name: impl Into<Arc<str>>,
+        image: TarImage,
+        limits: Limits,
+        accounts: impl FnOnce(Arc<TarLayer>) -> Result<AccountIds, LayerError>,
     ) -> Result<Self, LayerError> {
         let name = name.into();
         let bytes = image.as_ref().as_ref();
@@ -168,10 +183,25 @@ impl TarLayer {
                 reading.members(Reader::buffered(stream), Reading::decode)?;
             }
         }
-        let builder = reading.builder;
+        let mut builder = reading.builder;
         let (describes_root, has_acls) = (builder.describes_root(), builder.has_acls());
+        let named_acls = builder.take_named_acls();
         let nodes = builder.finish().map_err(|what| LayerError::corrupt(&name, what))?;
-        Ok(TarLayer { name, image, nodes, describes_root, has_acls })
+        let layer = TarLayer { name, image, nodes, describes_root, has_acls };
+        if named_acls.is_empty() {
+            return Ok(layer);
+        }
+        let (name, shared) = (layer.name.clone(), Arc::new(layer));
+        let ids = accounts(shared.clone())?;
+        let layer = Arc::into_inner(shared);
+        let mut layer = layer.ok_or_else(|| LayerError::unsupported(&name, "it is in use"))?;
+        for (index, acls) in named_acls {
+            layer.nodes[index].set_named_acls(&acls, &ids).map_err(|(path, offset, what)| {
+                let path = crate::tar::prefix(Some(&path));
+                LayerError::unsupported(&name, format!("{path}{what} (at byte {offset})"))
+            })?;
+        }
+        Ok(layer)
     }
 
     fn node(&self, ino: LayerIno) -> Result<&TarNode, LayerError> {

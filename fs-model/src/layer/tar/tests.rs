@@ -1,9 +1,11 @@
 //! Tests with hand-made archives, valid and damaged. `tests/tar` of the program compares archives
 //! of many writers with GNU tar.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::*;
+use crate::acl::Acl;
 use crate::attr::FileType;
 
 /// Builds an archive of ustar headers without checking anything.
@@ -249,7 +251,7 @@ fn invalid_archives_are_errors_that_name_the_image_and_the_member() {
     refused(new().pax("path", &"n".repeat(256)).file("x", b""), "256 bytes");
     refused(new().pax("path", &"n/".repeat(2100)).file("x", b""), "longer than 4,095 bytes");
     let names = "user::rw-,user:eve:r--,group::r--,mask::r--,other::---";
-    refused(new().pax("SCHILY.acl.access", names).file("x", b""), "--numeric-owner");
+    refused(new().pax("SCHILY.acl.access", names).file("x", b""), "x: its ACL names eve");
     refused(new().pax("SCHILY.acl.access", "x").file("x", b""), "its ACL is not valid");
     refused(
         new().pax("SCHILY.xattr.trusted.overlay.redirect", "/x").dir("d"),
@@ -335,4 +337,32 @@ fn last_of_several_members_with_a_name_counts() {
         (b"second".into(), b"first".into())
     );
     assert_eq!(layer.attr(find(&layer, "d").unwrap()).unwrap().kind, FileType::Symlink);
+}
+
+#[test]
+fn names_in_access_lists_have_the_ids_of_the_accounts() {
+    let list = "user::rw-,user:eve:rw-,group::r--,mask::rw-,other::---";
+    let archive = new()
+        .pax("SCHILY.acl.access", list)
+        .file("x", b"")
+        .pax("SCHILY.acl.access", list)
+        .file("replaced", b"")
+        .file("replaced", b"")
+        .end();
+    let users = BTreeMap::from([("eve".to_owned(), 7)]);
+    let accounts = |layer: Arc<TarLayer>| {
+        assert!(find(&layer, "x").is_some());
+        Ok(AccountIds { users, ..AccountIds::default() })
+    };
+    let limits = Limits::default();
+    let layer =
+        TarLayer::open_with_accounts("test.tar", Arc::new(archive), limits, accounts).unwrap();
+    let found = |name: &str| {
+        let ino = find(&layer, name).unwrap();
+        let xattrs = layer.xattrs(ino).unwrap();
+        let list = xattrs.first().map(|(_, value)| Acl::parse(value).unwrap().to_text());
+        (layer.attr(ino).unwrap().mode, list)
+    };
+    assert_eq!(found("x"), (0o660, Some(list.replace("eve", "7"))));
+    assert_eq!(found("replaced").1, None);
 }
