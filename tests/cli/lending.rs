@@ -192,8 +192,8 @@ f = os.open('/usr/sbin/policy-rc.d', os.O_RDWR | os.O_CREAT, 0o600)
 os.pwrite(f, b'#', 10)
 \"";
     /// The path, mode and content of a file of the image.
-    type ImageFile = (&'static str, &'static str, &'static str);
-    let cases: [(&str, &[ImageFile]); 8] = [
+    type ImageFile<'a> = (&'a str, &'a str, &'a str);
+    let cases: [(&str, &[ImageFile<'_>]); 8] = [
         (
             "printf '#!/bin/sh\\nexit 101\\n' >/srv/x; chmod 755 /srv/x; cp /srv/x /usr/sbin/policy-rc.d
              cp /srv/x /usr/bin/systemd-detect-virt; chmod 600 /srv/x; cp /srv/x /etc/apt/apt.conf
