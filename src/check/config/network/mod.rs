@@ -45,7 +45,7 @@ struct Keys {
     /// The sections of each key.
     keys: BTreeMap<&'static str, Vec<&'static str>>,
     names: KnownNames<'static>,
-    /// The values of Kind= in [NetDev].
+    /// The values of Kind= in `[NetDev]`.
     kinds: KnownNames<'static>,
 }
 
@@ -234,12 +234,12 @@ fn check(inspector: &mut Inspector<'_>, file: &ConfigFile, keys: &mut Keys) {
     }
     let keys_of_netdev = ["Kind", "Name"].map(|key| has_key(&lines, key));
     if keys.kind == "netdev" && !is_drop_in && keys_of_netdev.contains(&false) {
-        let message = "it has no Kind= or no Name= in [NetDev], so it is ignored";
+        let message = "it has no Kind= or no Name= in `[NetDev]`, so it is ignored";
         inspector.add(Fault::new(&NETWORK_FILE, &file.node, message));
     }
 }
 
-/// Returns whether a line of [NetDev] sets a key.
+/// Returns whether a line of `[NetDev]` sets a key.
 fn has_key(lines: &[(usize, String)], key: &str) -> bool {
     let mut section = "";
     lines.iter().any(|(_, line)| {
