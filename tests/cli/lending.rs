@@ -191,7 +191,9 @@ import os
 f = os.open('/usr/sbin/policy-rc.d', os.O_RDWR | os.O_CREAT, 0o600)
 os.pwrite(f, b'#', 10)
 \"";
-    let cases: [(&str, &[(&str, &str, &str)]); 8] = [
+    /// A path, the mode in a listing, and the content.
+    type Created<'a> = (&'a str, &'a str, &'a str);
+    let cases: [(&str, &[Created<'_>]); 8] = [
         (
             "printf '#!/bin/sh\\nexit 101\\n' >/srv/x; chmod 755 /srv/x; cp /srv/x /usr/sbin/policy-rc.d
              cp /srv/x /usr/bin/systemd-detect-virt; chmod 600 /srv/x; cp /srv/x /etc/apt/apt.conf
