@@ -290,6 +290,10 @@ impl TreeState {
             match found.lower {
                 None => {}
                 Some(LowerEntry::Object { source, .. }) => {
+                    // Its number no longer stands for the file that took its place.
+                    if let Some(current) = self.former.remove(&source.to_ino()) {
+                        self.drop_if_unused(&tree.space, current);
+                    }
                     if lost {
                         self.regain_name(tree, source)?;
                     }

@@ -86,6 +86,7 @@ impl Model {
             self.objects[dir].names.remove(name);
         }
         let Some(was) = was else { return };
+        self.former.remove(&was);
         let lower = self.lower[was].clone();
         let object = &mut self.objects[was];
         if lower.is_dir() {

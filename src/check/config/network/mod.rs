@@ -234,7 +234,7 @@ fn check(inspector: &mut Inspector<'_>, file: &ConfigFile, keys: &mut Keys) {
     }
     let keys_of_netdev = ["Kind", "Name"].map(|key| has_key(&lines, key));
     if keys.kind == "netdev" && !is_drop_in && keys_of_netdev.contains(&false) {
-        let message = "it has no Kind= or no Name= in `[NetDev]`, so it is ignored";
+        let message = "it has no Kind= or no Name= in [NetDev], so it is ignored";
         inspector.add(Fault::new(&NETWORK_FILE, &file.node, message));
     }
 }
