@@ -81,13 +81,14 @@ impl SentContent<'_> {
                 }
                 _ => None,
             };
-            let ino = match (found, sent_kind(item)) {
+            let sent = sent_kind(&self.plan.items[item.first.unwrap_or(index)]);
+            let ino = match (found, sent) {
                 (_, Some(FileType::Socket)) | (Some(LayerEntry::Whiteout), None) => continue,
                 (Some(LayerEntry::Object { ino, kind }), Some(sent)) if kind == sent => ino,
                 _ => return Err(damaged(None)),
             };
             inos[index] = Some(ino);
-            match sent_kind(item) {
+            match sent {
                 Some(FileType::Directory) => {
                     directories.insert(path, ino);
                 }
@@ -98,8 +99,7 @@ impl SentContent<'_> {
                 },
                 Some(FileType::Symlink) => {
                     let target = layer.read_link(ino).map_err(|e| damaged(Some(e)))?;
-                    let sent = self.targets.get(&item.first.unwrap_or(index));
-                    if sent != Some(&target) {
+                    if self.targets.get(&item.first.unwrap_or(index)) != Some(&target) {
                         return Err(damaged(None));
                     }
                 }
