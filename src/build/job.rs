@@ -26,7 +26,6 @@ use crate::seal::output::create_folders;
 use crate::seal::report::file_report;
 use crate::seal::{Format, Output};
 use crate::text::error::describe;
-use crate::text::escape::escape;
 use crate::text::size::size_text;
 
 /// Builds an image of any kind.
@@ -248,8 +247,11 @@ impl<'a> BuildJob<'a> {
                 yielded.push((wanted.pattern.clone().into_bytes(), content));
             }
             let is_input = |value: &str| self.inputs.contains(value);
-            yield_warnings = root.clean_contents(&is_input, &mut yielded);
-            yield_warnings.iter().for_each(|warning| reporter.warning(warning));
+            for file in &mut yielded {
+                let warnings = root.clean_contents(&is_input, std::slice::from_mut(file));
+                warnings.iter().for_each(|warning| reporter.warning(warning));
+                yield_warnings.push(warnings);
+            }
         }
         let keep = result.is_err() || self.settings.keep_log;
         if let Some(file) = self.settings.log.as_ref().or(log_file.as_ref().filter(|_| keep))
@@ -457,19 +459,17 @@ fn files(image: &Image, settings: &BuildOptions) -> Result<Vec<(PathBuf, Format)
 fn write_yields(
     yields: Vec<(Yield, Output)>,
     contents: &[(Vec<u8>, Vec<u8>)],
-    warnings: &[String],
+    warnings: &[Vec<String>],
     privilege: &str,
     reporter: &dyn Reporter,
 ) -> Result<(), BuildError> {
     let mut outputs = Vec::new();
     let mut reports = Vec::new();
-    for ((wanted, mut output), (path, content)) in yields.into_iter().zip(contents) {
+    let files = contents.iter().zip(warnings);
+    for ((wanted, mut output), ((_, content), warnings)) in yields.into_iter().zip(files) {
         output.write_all(content).map_err(BuildError::file("write", &wanted.output))?;
         outputs.push(output);
-        let start = format!("/{}: ", escape(path.strip_prefix(b"/").unwrap_or(path)));
-        let warnings: Vec<&String> =
-            warnings.iter().filter(|warning| warning.starts_with(&start)).collect();
-        let mut report = file_report(&wanted.output, content, &warnings);
+        let mut report = file_report(&wanted.output, content, warnings);
         report["privilege"] = privilege.into();
         reports.push(report);
     }

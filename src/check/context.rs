@@ -523,6 +523,24 @@ pub(super) fn resolve(view: &StackView, path: &[u8]) -> Result<Option<ViewNode>,
     }
 }
 
+/// Directories in which a program without a path is searched.
+pub(super) const PROGRAM_DIRS: [&str; 6] =
+    ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+
+/// Returns the file of a program: at its path, or by its name in [`PROGRAM_DIRS`].
+pub(super) fn program(view: &StackView, name: &[u8]) -> Result<Option<ViewNode>, LookError> {
+    if name.contains(&b'/') {
+        return Ok(resolve(view, name)?.filter(ViewNode::is_file));
+    }
+    for dir in PROGRAM_DIRS {
+        let found = resolve(view, &join(dir.as_bytes(), name))?;
+        if let Some(node) = found.filter(ViewNode::is_file) {
+            return Ok(Some(node));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns the paths on the chain of symbolic links that starts at `path`, each both with resolved
 /// parent directories and as the link names it.
 fn link_chain(view: &StackView, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {

@@ -25,6 +25,7 @@ mod config;
 mod context;
 mod faults;
 mod kernel;
+mod known_accounts;
 mod runtime;
 pub(crate) mod sarif;
 mod security;

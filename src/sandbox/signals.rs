@@ -36,7 +36,7 @@ pub enum Ended {
     Exited(ExitStatus),
     /// This signal asked the daemon to end. The command still runs.
     Interrupted(i32),
-    /// The terminal was closed. The command was told, and had time to end.
+    /// The terminal was closed. The command got SIGHUP, and time to end.
     HungUp,
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn archive_report(path: &Path, summary: &Summary, warnings: &[String]
 }
 
 /// Returns the JSON report about a file copied out of a root, with the warnings about it.
-pub(crate) fn file_report(path: &Path, content: &[u8], warnings: &[&String]) -> Value {
+pub(crate) fn file_report(path: &Path, content: &[u8], warnings: &[String]) -> Value {
     json!({
         "schema": 1,
         "output": path.to_string_lossy(),

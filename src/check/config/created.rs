@@ -2,8 +2,8 @@
 
 use super::files::drop_in_nodes;
 use super::inspector::{Inspector, shown};
-use super::known_accounts::{KnownAccounts, SYSUSERS_DIRS};
 use crate::check::faults::{Fault, Faults};
+use crate::check::known_accounts::{KnownAccounts, SYSUSERS_DIRS};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
 
@@ -39,7 +39,7 @@ const MODIFIERS: &str = "!+-=~^$?";
 pub(super) fn tmpfiles(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
     const DIRS: [&str; 3] = ["etc/tmpfiles.d", "usr/local/lib/tmpfiles.d", "usr/lib/tmpfiles.d"];
     let mut inspector = Inspector::new(view, faults);
-    let accounts = KnownAccounts::read(&mut inspector)?;
+    let accounts = inspector.accounts()?;
     for node in drop_in_nodes(view, &DIRS, ".conf")? {
         let file = inspector.open(node)?;
         for (line, text) in file.entries(&['#']) {

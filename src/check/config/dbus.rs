@@ -4,7 +4,6 @@ use roxmltree::{Document, ParsingOptions};
 
 use super::files::files_in;
 use super::inspector::{Inspector, shown};
-use super::known_accounts::KnownAccounts;
 use crate::check::faults::{Fault, Faults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
@@ -24,7 +23,7 @@ const MAX_SIZE: u64 = 64 << 10;
 
 pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
-    let accounts = KnownAccounts::read(&mut inspector)?;
+    let accounts = inspector.accounts()?;
     for dir in ["etc/dbus-1/system.d", "usr/share/dbus-1/system.d"] {
         for (name, node) in files_in(view, dir)? {
             if !name.ends_with(".conf") || node.attr.size > MAX_SIZE {

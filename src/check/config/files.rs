@@ -9,9 +9,6 @@ use crate::image::view::{LookError, StackView, ViewNode, join};
 
 /// Maximum bytes that are read of a configuration file.
 const MAX_FILE_BYTES: usize = 1 << 20;
-/// Directories in which a program without a slash is searched.
-const PROGRAM_DIRS: [&str; 6] =
-    ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// A text file.
 pub(super) struct ConfigFile {
@@ -122,20 +119,6 @@ pub(super) fn drop_in_nodes(
         }
     }
     Ok(names.into_values().flatten().collect())
-}
-
-/// Returns the program that a word names: a path, or a name in the usual directories.
-pub(super) fn program(view: &StackView, word: &str) -> Result<Option<ViewNode>, LookError> {
-    if word.contains('/') {
-        return Ok(resolve(view, word.as_bytes())?.filter(ViewNode::is_file));
-    }
-    for dir in PROGRAM_DIRS {
-        let found = resolve(view, format!("{dir}/{word}").as_bytes())?;
-        if let Some(node) = found.filter(ViewNode::is_file) {
-            return Ok(Some(node));
-        }
-    }
-    Ok(None)
 }
 
 /// Returns whether a directory exists only on a running machine, or may be mounted there.

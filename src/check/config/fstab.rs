@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::files::program;
 use super::inspector::{Inspector, lines_with_cr, shown};
+use crate::check::context::program;
 use crate::check::faults::{Fault, Faults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView};
@@ -258,7 +258,7 @@ fn missing_helper(
     kind: &str,
     options: &Options<'_>,
 ) -> Result<Option<(String, String)>, LookError> {
-    let has = |name: &str| Ok::<_, LookError>(program(view, name)?.is_some());
+    let has = |name: &str| Ok::<_, LookError>(program(view, name.as_bytes())?.is_some());
     let helper = format!("mount.{kind}");
     if let Some((_, option)) = HELPERS.iter().find(|(name, _)| *name == kind) {
         let without = option.is_some_and(|option| options.value(option).is_some());

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use provisioners::nearest;
 
-use super::files::ConfigFile;
+use super::files::{ConfigFile, drop_in_nodes};
 use crate::check::PassError;
 use crate::check::context::resolve;
 use crate::check::faults::{Fault, Faults};
+use crate::check::known_accounts::{KnownAccounts, SYSUSERS_DIRS};
+use crate::image::view::accounts::Accounts;
 use crate::image::view::{StackView, ViewNode};
 
 /// Maximum bytes that a survey reads of one root.
@@ -52,6 +54,16 @@ impl<'a> Inspector<'a> {
         self.left = left;
         self.most = self.faults.len() + MAX_FILE_FAULTS;
         Ok(file)
+    }
+
+    /// Returns the accounts of the root, and those that systemd-sysusers creates at boot.
+    pub(super) fn accounts(&mut self) -> Result<KnownAccounts, PassError> {
+        let mut known = KnownAccounts::new(&Accounts::read(self.view)?);
+        for node in drop_in_nodes(self.view, &SYSUSERS_DIRS, ".conf")? {
+            let file = self.open(node)?;
+            file.entries(&['#']).for_each(|(_, line)| known.add_sysusers_line(line));
+        }
+        Ok(known)
     }
 
     /// Returns whether the current file has as many faults as are reported.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use provisioners::Pattern;
 
-use super::files::{ConfigFile, files_in, program};
+use super::files::{ConfigFile, files_in};
 use super::inspector::{Inspector, shown};
-use crate::check::context::resolve;
+use crate::check::context::{program, resolve};
 use crate::check::faults::{Fault, Faults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{StackView, ViewNode};
@@ -63,8 +63,8 @@ struct Stanzas {
 
 pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
     // ifupdown2 and ifupdown-ng read another dialect.
-    let is_other = program(view, "ifreload")?.is_some() || program(view, "ifctrstat")?.is_some();
-    if program(view, "ifup")?.is_none() || is_other {
+    let is_other = program(view, b"ifreload")?.is_some() || program(view, b"ifctrstat")?.is_some();
+    if program(view, b"ifup")?.is_none() || is_other {
         return Ok(());
     }
     let mut inspector = Inspector::new(view, faults);

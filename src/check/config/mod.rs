@@ -14,7 +14,6 @@ mod fstab;
 mod inspector;
 mod interfaces;
 mod kernel;
-mod known_accounts;
 mod ld_so;
 mod logrotate;
 mod network;

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::files::{ConfigFile, drop_in_nodes, files_in};
 use super::inspector::{Inspector, shown};
-use super::known_accounts::KnownAccounts;
 use crate::check::context::resolve;
 use crate::check::faults::{Fault, Faults};
+use crate::check::known_accounts::KnownAccounts;
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode};
 
@@ -90,7 +90,7 @@ pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassEr
         return Ok(());
     }
     let mut inspector = Inspector::new(view, faults);
-    let accounts = KnownAccounts::read(&mut inspector)?;
+    let accounts = inspector.accounts()?;
     for node in drop_in_nodes(view, &DIRS, ".rules")? {
         let file = inspector.open(node)?;
         check(&mut inspector, &file, &accounts)?;

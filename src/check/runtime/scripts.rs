@@ -2,16 +2,13 @@
 
 use super::is_elsewhere;
 use super::lints::INTERPRETER;
-use crate::check::context::{CheckContext, Roots, resolve};
+use crate::check::context::{CheckContext, Roots, program as program_file, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, WalkControl};
 use crate::text::escape::escape;
 
 /// Bytes of the first line that the kernel reads (`BINPRM_BUF_SIZE`).
 const BINPRM_BUF_SIZE: usize = 256;
-/// Directories that `env` searches.
-const PATH: [&[u8]; 6] =
-    [b"usr/local/sbin", b"usr/local/bin", b"usr/sbin", b"usr/bin", b"sbin", b"bin"];
 /// Directories whose executable files are run; elsewhere they may be data.
 const PROGRAM_DIRS: [&[u8]; 10] = [
     b"usr/local/sbin/",
@@ -150,13 +147,7 @@ fn interpreter(view: &StackView, head: &[u8]) -> Result<Option<Named>, LookError
     if found.is_some() && program.ends_with(b"/env") {
         let mut words = words.skip_while(|word| word.starts_with(b"-") || word.contains(&b'='));
         if let Some(name) = words.next().filter(|name| !name.contains(&b'/')) {
-            for dir in PATH {
-                let at = resolve(view, &crate::image::view::join(dir, name))?;
-                if at.as_ref().is_some_and(ViewNode::is_file) {
-                    return Ok(Some((name.to_vec(), at)));
-                }
-            }
-            return Ok(Some((name.to_vec(), None)));
+            return Ok(Some((name.to_vec(), program_file(view, name)?)));
         }
     }
     Ok(Some((program.to_vec(), found)))

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use provisioners::ImageTest;
 
-use super::context::{CheckContext, resolve};
+use super::context::{CheckContext, PROGRAM_DIRS, resolve};
 use super::{Finding, Findings, Lint, LintSelection, Pass, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, join};
 use crate::text::escape::plain;
@@ -28,10 +28,6 @@ use targets::Targets;
 pub(crate) const GROUP: &str = "run";
 
 pub(super) static PASSES: &[Pass] = &[Pass { lints: lints::ALL, run: findings }];
-
-/// Directories in which programs are searched.
-const PROGRAM_DIRS: [&str; 6] =
-    ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// A program of an image that checks configuration.
 #[derive(Debug)]
@@ -145,7 +141,7 @@ pub(crate) struct ValidatorPlan {
     not_run: Vec<(&'static str, String)>,
 }
 
-/// What the validators of an image reported.
+/// The reports of an image's validators.
 #[derive(Clone, Debug)]
 pub(crate) enum Validation {
     /// They could not run, for this reason.
@@ -159,7 +155,7 @@ pub(crate) enum Validation {
     },
 }
 
-/// What an output says about a root.
+/// The reading of a command's output.
 enum Answer {
     Problems(Vec<Problem>),
     DoesNotApply,
@@ -213,6 +209,7 @@ fn program(view: &StackView, name: &str) -> Result<Option<Vec<u8>>, LookError> {
     if name.contains('/') {
         return Ok(Some(name.as_bytes().to_vec()));
     }
+    // The path is not resolved: a program such as busybox acts by its name.
     for dir in PROGRAM_DIRS {
         let path = format!("{dir}/{name}");
         let found = resolve(view, path.as_bytes())?;

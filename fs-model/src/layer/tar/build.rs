@@ -509,8 +509,8 @@ impl TarNode {
         }
     }
 
-    /// Sets an access list and a default list. Returns whether the object has one of them then; a
-    /// list that only repeats the mode is none.
+    /// Sets an access list and a default list. Returns whether one of them is stored: a list that
+    /// only repeats the mode is not.
     fn set_acls(&mut self, [access, default]: [Option<Acl>; 2]) -> bool {
         let before = self.xattrs.len();
         if let Some(list) = access.filter(|_| self.kind != FileType::Symlink) {

@@ -19,12 +19,13 @@ use provisioners::nearest;
 use super::lints::{
     UNIT_CYCLE, UNIT_EXEC, UNIT_MISSING, UNIT_NEEDS, UNIT_REFUSED, UNIT_SYNTAX, UNIT_USER,
 };
-use crate::check::context::{CheckContext, resolve};
+use crate::check::context::{CheckContext, PROGRAM_DIRS, resolve};
+use crate::check::known_accounts::KnownAccounts;
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::{LookError, StackView, ViewNode, join};
 
-use accounts::KnownAccounts;
+use accounts::known_accounts;
 pub(super) use load::is_dependency_link;
 use load::{DIRS, Unit, UnitFile, UnitLine, Units, from_root, template};
 use memory_budget::UnitMemoryBudget;
@@ -45,9 +46,6 @@ const MAX_CYCLES: usize = 100;
 const MAX_UNKNOWN_KEYS: usize = 1000;
 /// Maximum length of such a key.
 const MAX_KEY_LEN: usize = 64;
-/// Directories that are searched for a program without a path.
-const PATH: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// A problem of a unit.
 struct UnitFault {
@@ -115,7 +113,7 @@ fn faults(view: &StackView, accounts: &Accounts) -> Result<Vec<UnitFault>, PassE
     let mut checker = UnitChecker {
         view,
         units: &units,
-        known: KnownAccounts::read(view, accounts, &mut budget)?,
+        known: known_accounts(view, accounts, &mut budget)?,
         keys: Keys::default(),
         faults: Vec::new(),
         started: None,
@@ -388,7 +386,9 @@ impl UnitChecker<'_> {
                 if let Some(what) = self.program_error(&program)? {
                     let paths = match program.starts_with('/') {
                         true => vec![from_root(&program)],
-                        false => PATH.map(|dir| from_root(&format!("{dir}/{program}"))).to_vec(),
+                        false => PROGRAM_DIRS
+                            .map(|dir| join(dir.as_bytes(), program.as_bytes()))
+                            .to_vec(),
                     };
                     let message = format!("the program in {key}={program} {what}");
                     if let Some(fault) = self.add(&UNIT_EXEC, &file.node, message, paths)
@@ -460,7 +460,7 @@ impl UnitChecker<'_> {
         let paths: Vec<String> = match program.contains('/') {
             true if !program.starts_with('/') => return Ok(Some("is not an absolute path")),
             true => vec![program.to_owned()],
-            false => PATH.iter().map(|dir| format!("{dir}/{program}")).collect(),
+            false => PROGRAM_DIRS.iter().map(|dir| format!("/{dir}/{program}")).collect(),
         };
         if is_runtime_path(program) {
             return Ok(None);
@@ -485,8 +485,11 @@ impl UnitChecker<'_> {
         for key in ["User", "Group", "SupplementaryGroups"] {
             let Some((file, value)) = unit.values(section, key).pop() else { continue };
             for name in value.split_whitespace() {
-                let number = name.bytes().all(|byte| byte.is_ascii_digit());
-                if !number && !name.contains('%') && self.known.lacks(key, name) {
+                let is_unknown = match key {
+                    "User" => self.known.lacks_user(name),
+                    _ => self.known.lacks_group(name),
+                };
+                if is_unknown && !name.contains('%') {
                     let (what, database) = match key {
                         "User" => ("user", &b"etc/passwd"[..]),
                         _ => ("group", &b"etc/group"[..]),
