@@ -1,4 +1,4 @@
-//! Faults of a root, of which only those that the checked layers cause become findings.
+//! SurveyFaults of a root, of which only those that the checked layers cause become findings.
 //!
 //! A survey looks for faults in one root, without knowing its layers. It runs on the merged root
 //! and, if that has faults, on the lower layers: a fault that they have too existed before. This
@@ -72,7 +72,7 @@ impl Fault {
 
 /// The faults that a survey finds, within a limit: the content of an image is not trusted.
 #[derive(Default)]
-pub(super) struct Faults {
+pub(super) struct SurveyFaults {
     found: Vec<Fault>,
     /// Whether more faults were found.
     is_truncated: bool,
@@ -81,7 +81,7 @@ pub(super) struct Faults {
 /// Maximum number of faults that a survey reports.
 const MAX_FAULTS: usize = 10_000;
 
-impl Faults {
+impl SurveyFaults {
     pub(super) fn push(&mut self, fault: Fault) {
         match self.found.len() < MAX_FAULTS {
             true => self.found.push(fault),
@@ -94,7 +94,7 @@ impl Faults {
     }
 
     fn of(view: &StackView, survey: Survey) -> Result<Vec<Fault>, PassError> {
-        let mut faults = Faults::default();
+        let mut faults = SurveyFaults::default();
         survey(view, &mut faults)?;
         match faults.is_truncated {
             false => Ok(faults.found),
@@ -106,7 +106,7 @@ impl Faults {
 }
 
 /// A function that finds faults of a root.
-pub(super) type Survey = fn(&StackView, &mut Faults) -> Result<(), PassError>;
+pub(super) type Survey = fn(&StackView, &mut SurveyFaults) -> Result<(), PassError>;
 
 /// Reports the faults of the merged root that the lower layers do not have.
 pub(super) fn report(
@@ -115,9 +115,9 @@ pub(super) fn report(
     survey: Survey,
 ) -> Result<(), PassError> {
     let roots = context.roots()?;
-    let faults = Faults::of(&roots.view, survey)?;
+    let faults = SurveyFaults::of(&roots.view, survey)?;
     let known = match &roots.lower {
-        Some(lower) if !faults.is_empty() => Faults::of(lower, survey)?,
+        Some(lower) if !faults.is_empty() => SurveyFaults::of(lower, survey)?,
         _ => Vec::new(),
     };
     let known: HashSet<_> = known.iter().map(Fault::key).collect();

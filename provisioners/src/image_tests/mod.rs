@@ -22,6 +22,8 @@ const TESTS: &str = "tests";
 const BOOTED: &str = "booted";
 /// Default of the time that a test may take, in seconds.
 const TIME_OUT: u64 = 30;
+/// Maximum of that time: a day.
+const MAX_TIME_OUT: u64 = 24 * 60 * 60;
 /// Maximum size of a script in bytes. The kernel passes arguments of up to 128 KiB.
 const MAX_SCRIPT_BYTES: usize = 96 << 10;
 /// Shells that a script may name in its first line.
@@ -184,7 +186,16 @@ impl TestSource<'_> {
         let (summary, script, needs_boot) = expectation::parse(node, &fields)?;
         let name = fields.text("name")?.unwrap_or(summary);
         let is_booted = fields.bool("booted")?;
-        let time_out = fields.get("time_out").map(expectation::number).transpose()?;
+        let time_out = match fields.get("time_out") {
+            Some(node) => match expectation::number(node)? {
+                seconds @ 1..=MAX_TIME_OUT => seconds,
+                _ => {
+                    let problem = format!("expected 1 to {MAX_TIME_OUT} seconds");
+                    return Err(node.mistake(problem).into());
+                }
+            },
+            None => TIME_OUT,
+        };
         fields.get(crate::evaluate::WHEN_KEY);
         fields.finish()?;
         if needs_boot && is_booted == Some(false) {
@@ -196,7 +207,7 @@ impl TestSource<'_> {
             file: file.to_owned(),
             line: Some(node.span.line),
             booted: is_booted.unwrap_or(booted || needs_boot),
-            time_out: time_out.unwrap_or(TIME_OUT),
+            time_out,
             shell: SHELLS[0].to_owned(),
             script,
             environment: self.variables.environment().collect(),

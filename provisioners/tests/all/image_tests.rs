@@ -165,6 +165,8 @@ fn mistakes_in_tests_are_reported_with_their_position() {
         ("- {port: 22, booted: false}", "only in a booted machine"),
         ("- {file: \"{{ none }}\"}", "none"),
         ("- {file: /x, type: fifo}", "unknown type"),
+        ("- {file: /x, time_out: 0}", "expected 1 to 86400 seconds"),
+        ("- {file: /x, time_out: 18446744073709551615}", "expected 1 to 86400 seconds"),
     ] {
         fs::write(dir.path().join("tool/tests/all.yml"), format!("{text}\n")).unwrap();
         let error = tests(dir.path(), "").unwrap_err();

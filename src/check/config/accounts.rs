@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::files::ConfigFile;
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{StackView, ViewNode};
 use crate::text::escape::escape;
@@ -84,7 +84,7 @@ fn records(file: &ConfigFile) -> impl Iterator<Item = (usize, &str)> {
     file.lines().filter(|(_, line)| !line.starts_with(['#', '+', '-']))
 }
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let Some(passwd) = ConfigFile::read(view, "etc/passwd")? else { return Ok(()) };
     let (accounts, invalid) = accounts(&passwd);
     let mut add_invalid = |file: &ConfigFile, invalid: Vec<(usize, String)>| {

@@ -3,7 +3,7 @@
 use super::files::{drop_in_nodes, files_in};
 use super::inspector::{Inspector, shown};
 use crate::check::context::{MAX_LINKS, link_target_path, resolve};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode};
 use crate::text::escape::escape;
@@ -54,7 +54,7 @@ const BAD_TARGETS: [&str; 14] = [
 ];
 
 /// Finds faults of default.target.
-pub(super) fn default_target(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn default_target(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let Some(systemd) = resolve(view, b"lib/systemd/systemd")? else { return Ok(()) };
     for dir in UNIT_DIRS {
         let path = format!("{dir}/default.target");
@@ -120,7 +120,7 @@ fn target_fault(view: &StackView, node: &ViewNode) -> Result<Option<(String, Vec
 }
 
 /// Finds words of kernel command lines that nothing reads.
-pub(super) fn command_line(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn command_line(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
     let mut nodes: Vec<ViewNode> = resolve(view, b"etc/default/grub")?.into_iter().collect();
     nodes.extend(drop_in_nodes(view, &["etc/default/grub.d"], ".cfg")?);

@@ -2,7 +2,7 @@
 
 use super::files::drop_in_nodes;
 use super::inspector::{Inspector, shown};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::known_accounts::{KnownAccounts, SYSUSERS_DIRS};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
@@ -36,7 +36,7 @@ const WITH_ARGUMENT: &str = "wcbtThHaA";
 const MODIFIERS: &str = "!+-=~^$?";
 
 /// Finds faults of tmpfiles.d.
-pub(super) fn tmpfiles(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn tmpfiles(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     const DIRS: [&str; 3] = ["etc/tmpfiles.d", "usr/local/lib/tmpfiles.d", "usr/lib/tmpfiles.d"];
     let mut inspector = Inspector::new(view, faults);
     let accounts = inspector.accounts()?;
@@ -102,7 +102,7 @@ fn tmpfiles_fault(text: &str, accounts: &KnownAccounts) -> Option<String> {
 }
 
 /// Finds faults of sysusers.d.
-pub(super) fn sysusers(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn sysusers(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
     for node in drop_in_nodes(view, &SYSUSERS_DIRS, ".conf")? {
         let file = inspector.open(node)?;

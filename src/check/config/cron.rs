@@ -3,7 +3,7 @@
 use super::accounts::{Account, accounts};
 use super::files::{ConfigFile, files_in};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode};
 use crate::text::escape::escape;
@@ -47,7 +47,7 @@ impl Users {
     }
 }
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let is_program = |path: &str| -> Result<bool, LookError> {
         Ok(resolve(view, path.as_bytes())?.is_some_and(|node| node.is_file()))
     };
@@ -98,7 +98,7 @@ pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassEr
 }
 
 /// Finds scripts that run-parts ignores.
-fn scripts(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+fn scripts(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     for dir in SCRIPT_DIRS {
         for (name, node) in files_in(view, dir)? {
             if is_leftover(&name) {
@@ -142,7 +142,7 @@ fn table(
     file: &ConfigFile,
     debian: bool,
     users: Option<&Users>,
-    faults: &mut Faults,
+    faults: &mut SurveyFaults,
 ) -> Result<(), PassError> {
     let attr = &file.node.attr;
     if users.is_some() && attr.uid != 0 {

@@ -4,7 +4,7 @@ use roxmltree::{Document, ParsingOptions};
 
 use super::files::files_in;
 use super::inspector::{Inspector, shown};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
 
@@ -21,7 +21,7 @@ pub(super) static DBUS_POLICY: Lint = Lint {
 /// Maximum size of a file: the reader compares all attributes of an element with each other.
 const MAX_SIZE: u64 = 64 << 10;
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
     let accounts = inspector.accounts()?;
     for dir in ["etc/dbus-1/system.d", "usr/share/dbus-1/system.d"] {

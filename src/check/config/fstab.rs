@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::inspector::{Inspector, lines_with_cr, shown};
 use crate::check::context::program;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView};
 
@@ -120,7 +120,7 @@ impl Options<'_> {
     }
 }
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
     fstab(&mut inspector)?;
     crypttab(&mut inspector)

@@ -7,7 +7,7 @@ use provisioners::nearest;
 use super::files::{ConfigFile, drop_in_nodes};
 use crate::check::PassError;
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::known_accounts::{KnownAccounts, SYSUSERS_DIRS};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::{StackView, ViewNode};
@@ -22,7 +22,7 @@ const MAX_SHOWN: usize = 60;
 /// The files and faults of a survey.
 pub(super) struct Inspector<'a> {
     pub(super) view: &'a StackView,
-    faults: &'a mut Faults,
+    faults: &'a mut SurveyFaults,
     /// Bytes that may still be read.
     left: usize,
     /// Maximum length of `faults` at the end of the current file.
@@ -30,7 +30,7 @@ pub(super) struct Inspector<'a> {
 }
 
 impl<'a> Inspector<'a> {
-    pub(super) fn new(view: &'a StackView, faults: &'a mut Faults) -> Self {
+    pub(super) fn new(view: &'a StackView, faults: &'a mut SurveyFaults) -> Self {
         let most = faults.len() + MAX_FILE_FAULTS;
         Inspector { view, faults, left: MAX_BYTES, most }
     }

@@ -8,7 +8,7 @@ use provisioners::Pattern;
 use super::files::{ConfigFile, files_in};
 use super::inspector::{Inspector, shown};
 use crate::check::context::{program, resolve};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{StackView, ViewNode};
 
@@ -61,7 +61,7 @@ struct Stanzas {
     sources: usize,
 }
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     // ifupdown2 and ifupdown-ng read another dialect.
     let is_other = program(view, b"ifreload")?.is_some() || program(view, b"ifctrstat")?.is_some();
     if program(view, b"ifup")?.is_none() || is_other {

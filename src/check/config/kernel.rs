@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::files::{ConfigFile, drop_in_nodes, files_in};
 use super::inspector::{Inspector, KnownNames, lines_with_cr, shown};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{StackView, ViewNode, join};
 
@@ -76,7 +76,7 @@ fn check_names(
 }
 
 /// Finds faults of modprobe.d.
-pub(super) fn modprobe(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn modprobe(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     const DIRS: [&str; 3] = ["etc/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d"];
     let mut inspector = Inspector::new(view, faults);
     let mut commands = KnownNames::new([
@@ -129,7 +129,7 @@ pub(super) fn modprobe(view: &StackView, faults: &mut Faults) -> Result<(), Pass
 }
 
 /// Finds modules in modules-load.d that no kernel of the root has.
-pub(super) fn modules_load(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn modules_load(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     const DIRS: [&str; 3] =
         ["etc/modules-load.d", "usr/local/lib/modules-load.d", "usr/lib/modules-load.d"];
     let mut inspector = Inspector::new(view, faults);
@@ -212,7 +212,7 @@ impl Modules {
 }
 
 /// Finds faults of sysctl.d.
-pub(super) fn sysctl(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn sysctl(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     const DIRS: [&str; 3] = ["etc/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d"];
     let mut inspector = Inspector::new(view, faults);
     let nodes = drop_in_nodes(view, &DIRS, ".conf")?;
@@ -249,7 +249,7 @@ pub(super) fn sysctl(view: &StackView, faults: &mut Faults) -> Result<(), PassEr
 }
 
 /// Finds faults of binfmt.d.
-pub(super) fn binfmt(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn binfmt(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     const DIRS: [&str; 3] = ["etc/binfmt.d", "usr/local/lib/binfmt.d", "usr/lib/binfmt.d"];
     let mut inspector = Inspector::new(view, faults);
     for node in drop_in_nodes(view, &DIRS, ".conf")? {

@@ -8,7 +8,7 @@ use provisioners::Pattern;
 use super::files::{ConfigFile, files_in, is_volatile};
 use super::inspector::{Inspector, shown};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{StackView, ViewNode};
 
@@ -25,7 +25,7 @@ pub(super) static LD_SO: Lint = Lint {
 const MAX_PATTERNS: usize = 100;
 const MAX_FILES: usize = 1000;
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
     let Some(file) = inspector.file("etc/ld.so.conf")? else { return Ok(()) };
     let mut included = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::files::{ConfigFile, files_in};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
 use crate::image::view::accounts::Accounts;
@@ -32,7 +32,7 @@ const DIRECTIVES: &str = "addextension allowhardlink compress compresscmd compre
 /// Suffixes of names that logrotate ignores.
 const IGNORED: [&str; 7] = [",v", "~", ".bak", ".disabled", ".old", ".swp", ".orig"];
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     if resolve(view, b"usr/sbin/logrotate")?.is_none() {
         return Ok(());
     }
@@ -62,7 +62,7 @@ pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassEr
     Ok(())
 }
 
-fn check(file: &ConfigFile, accounts: &Accounts, faults: &mut Faults) {
+fn check(file: &ConfigFile, accounts: &Accounts, faults: &mut SurveyFaults) {
     let mut in_script = None;
     let mut block = None;
     for (line, text) in file.entries(&['#']) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::files::{ConfigFile, library_names};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
 use crate::text::escape::escape;
@@ -28,7 +28,7 @@ const LOCAL: [&str; 5] = ["files", "compat", "db", "altfiles", "extrausers"];
 const RESOLVERS: [&str; 9] =
     ["dns", "resolve", "ldap", "nis", "nisplus", "sss", "winbind", "wins", "hesiod"];
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let Some(file) = ConfigFile::read(view, "etc/nsswitch.conf")? else { return Ok(()) };
     let installed = library_names(view)?;
     if !installed.contains("libc.so.6") {

@@ -2,7 +2,7 @@
 
 use super::files::ConfigFile;
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode};
 use crate::text::escape::escape;
@@ -28,7 +28,7 @@ const LOCALE_DIR: &str = "usr/lib/locale";
 /// Maximum bytes read of the archive of locales. Its names are before the locales.
 const MAX_ARCHIVE_BYTES: usize = 4 << 20;
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut installed = None;
     for path in ["etc/locale.conf", "etc/default/locale"] {
         let Some(file) = ConfigFile::read(view, path)? else { continue };

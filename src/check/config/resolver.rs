@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::files::ConfigFile;
 use super::inspector::{Inspector, KnownNames, shown};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::StackView;
 
@@ -43,7 +43,7 @@ const MAX_SERVERS: usize = 3;
 /// Maximum length of a host name (`HOST_NAME_MAX`).
 const MAX_HOST_NAME: usize = 64;
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let mut inspector = Inspector::new(view, faults);
     if let Some(file) = inspector.file("etc/resolv.conf")? {
         resolv_conf(&mut inspector, &file);

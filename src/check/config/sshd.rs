@@ -8,7 +8,7 @@ use memchr::memmem;
 use super::accounts::{Account, accounts};
 use super::files::{ConfigFile, drop_ins};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::{LookError, StackView, ViewNode};
@@ -83,7 +83,7 @@ struct Setting<'a> {
     conditional: bool,
 }
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let Some(main) = ConfigFile::read(view, MAIN_FILE)? else { return Ok(()) };
     let mut servers = Vec::new();
     for path in SERVERS {
@@ -167,7 +167,7 @@ fn problem(setting: &Setting<'_>, servers: &[Vec<u8>]) -> Option<String> {
 fn missing_programs(
     view: &StackView,
     settings: &[Setting<'_>],
-    faults: &mut Faults,
+    faults: &mut SurveyFaults,
 ) -> Result<(), PassError> {
     for setting in settings {
         let mut words = setting.value.split_whitespace().map(|word| word.trim_matches('"'));
@@ -190,7 +190,7 @@ fn missing_programs(
 fn closed(
     view: &StackView,
     settings: &[Setting<'_>],
-    faults: &mut Faults,
+    faults: &mut SurveyFaults,
 ) -> Result<(), PassError> {
     let is_off = |keyword| value(settings, keyword).is_some_and(|v| v.eq_ignore_ascii_case("no"));
     let conditional = settings.iter().any(|setting| setting.keyword == "match");
@@ -231,7 +231,11 @@ fn closed(
 }
 
 /// Finds authorized keys that sshd ignores.
-fn keys(view: &StackView, settings: &[Setting<'_>], faults: &mut Faults) -> Result<(), PassError> {
+fn keys(
+    view: &StackView,
+    settings: &[Setting<'_>],
+    faults: &mut SurveyFaults,
+) -> Result<(), PassError> {
     let Some(passwd) = ConfigFile::read(view, "etc/passwd")? else { return Ok(()) };
     let strict = !value(settings, "strictmodes").is_some_and(|v| v.eq_ignore_ascii_case("no"));
     let patterns = value(settings, "authorizedkeysfile")
@@ -320,7 +324,7 @@ fn unreadable(
 }
 
 /// Finds lines that are not keys.
-fn invalid_keys(view: &StackView, path: &str, faults: &mut Faults) -> Result<(), PassError> {
+fn invalid_keys(view: &StackView, path: &str, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let Some(file) = ConfigFile::read(view, path)? else { return Ok(()) };
     for (line, text) in file.entries(&['#']) {
         if !is_key(text) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::files::{ConfigFile, files_in};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{StackView, ViewNode};
 use crate::text::escape::escape;
@@ -56,7 +56,7 @@ const ALIASES: [&str; 5] = ["User_Alias", "Runas_Alias", "Host_Alias", "Cmnd_Ali
 /// Maximum files that includes lead to, as a bound for loops.
 const MAX_FILES: usize = 128;
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     if resolve(view, b"usr/bin/sudo")?.is_none() {
         return Ok(());
     }

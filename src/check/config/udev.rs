@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::files::{ConfigFile, drop_in_nodes, files_in};
 use super::inspector::{Inspector, shown};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::known_accounts::KnownAccounts;
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode};
@@ -79,7 +79,7 @@ impl Token<'_> {
     }
 }
 
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     // Without udev, nothing reads the rules.
     let daemons = ["usr/lib/systemd/systemd-udevd", "usr/sbin/udevd"];
     let mut is_installed = false;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::lints::PAM_MODULE;
 use crate::check::context::{read_text, resolve};
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, join};
 use crate::text::escape::escape;
@@ -13,7 +13,7 @@ const RULES_DIRS: [&[u8]; 2] = [b"etc/pam.d", b"usr/lib/pam.d"];
 const LIBRARIES: [&[u8]; 6] = [b"lib", b"lib32", b"lib64", b"usr/lib", b"usr/lib32", b"usr/lib64"];
 
 /// Finds rules of missing modules. Rules of a base whose module an overlay removes count too.
-pub(super) fn survey(view: &StackView, faults: &mut Faults) -> Result<(), PassError> {
+pub(super) fn survey(view: &StackView, faults: &mut SurveyFaults) -> Result<(), PassError> {
     let Some(installed) = installed_modules(view)? else { return Ok(()) };
     for dir in RULES_DIRS {
         let Some(dir) = resolve(view, dir)?.filter(ViewNode::is_dir) else { continue };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::files::ConfigFile;
 use super::inspector::{Inspector, KnownNames, shown};
 use crate::check::context::resolve;
-use crate::check::faults::{Fault, Faults};
+use crate::check::faults::{Fault, SurveyFaults};
 use crate::check::{Lint, PassError, Severity};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::{LookError, StackView, ViewNode, join};
@@ -78,7 +78,7 @@ impl Keys {
 
 pub(in crate::check::config) fn survey(
     view: &StackView,
-    faults: &mut Faults,
+    faults: &mut SurveyFaults,
 ) -> Result<(), PassError> {
     let mut files: Vec<(usize, ViewNode)> = Vec::new();
     let mut inspector = Inspector::new(view, faults);

@@ -70,7 +70,7 @@ pub(super) fn units(
         return Ok(());
     }
     let now = faults(&roots.view, context.accounts()?)?;
-    // Faults of the lower layers, and whether anything starts the unit there.
+    // SurveyFaults of the lower layers, and whether anything starts the unit there.
     let mut old: HashMap<_, bool> = HashMap::new();
     if let Some(lower) = &roots.lower
         && !now.is_empty()
