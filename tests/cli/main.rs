@@ -25,6 +25,7 @@ mod discovery;
 mod doctor;
 mod du;
 mod extract;
+mod host_values;
 mod image_arguments;
 mod image_fixture;
 mod image_names;

@@ -6,9 +6,78 @@ mod devices;
 mod network;
 mod random;
 
+use super::lint_cases::{Case, with};
 use super::programs::programs;
 use super::{PASSWD, Pair, base};
 use crate::support::newc::Archive;
+
+/// For each lint, an overlay that has only its finding.
+pub(super) fn cases() -> Vec<Case> {
+    let put = |lint, path: &'static str, content: &str| {
+        with(lint, path, |overlay| {
+            overlay.file(&path[1..], content);
+        })
+    };
+    let account = |line: &str| format!("{PASSWD}{line}\n");
+    vec![
+        put("config/account-line", "/etc/passwd", &account("cut:x:10")),
+        put("config/uid-zero", "/etc/passwd", &account("toor:*:0:0::/:/bin/sh")),
+        put("config/shadow", "/etc/passwd", &account("who:x:7:60::/:/bin/sh")),
+        put("config/shell", "/etc/passwd", &account("who:*:1000:60::/:/bin/zsh")),
+        with("config/nsswitch", "/etc/nsswitch.conf", |overlay| {
+            overlay.file("usr/lib/libc.so.6", "");
+            overlay.file("etc/nsswitch.conf", "hosts: dns\n");
+        }),
+        with("config/sshd", "/etc/ssh/sshd_config", |overlay| {
+            overlay.program("usr/sbin/sshd", &programs().program);
+            overlay.file("etc/ssh/sshd_config", "Prt 22\n");
+        }),
+        with("config/authorized-keys", "/root/.ssh/authorized_keys", |overlay| {
+            overlay.program("usr/sbin/sshd", &programs().program);
+            overlay.file("etc/ssh/sshd_config", "");
+            overlay.put("root", 0o040700, "").uid = 5;
+            overlay.file("root/.ssh/authorized_keys", "");
+        }),
+        with("config/cron", "/etc/cron.d/site", |overlay| {
+            overlay.program("usr/sbin/cron", &programs().program);
+            overlay.file("etc/cron.d/site", "60 * * * * root script\n");
+        }),
+        with("config/logrotate", "/etc/logrotate.d/site", |overlay| {
+            overlay.program("usr/sbin/logrotate", &programs().program);
+            overlay.file("etc/logrotate.d/site", "/var/log/site {\n");
+        }),
+        put("config/locale", "/etc/default/locale", "LANG=en_US.UTF-8\n"),
+        put("config/time-zone", "/etc/timezone", "Mars/Base\n"),
+        put("config/fstab", "/etc/fstab", "tmpfs /tmp\n"),
+        put("config/fstab-device", "/etc/fstab", "UUID=1 /data ext4 defaults 0 2\n"),
+        put("config/fstab-root", "/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n"),
+        with("config/default-target", "/etc/systemd/system/default.target", |overlay| {
+            overlay.file("etc/systemd/system/rescue.target", "[Unit]\n");
+            overlay.link("etc/systemd/system/default.target", "rescue.target");
+        }),
+        put("config/kernel-command-line", "/etc/kernel/cmdline", "console=ttyS0\n"),
+        put("config/network-file", "/etc/systemd/network/a.link", "[Link]\nName=a\n"),
+        put("config/resolv-conf", "/etc/resolv.conf", "serch example.org\n"),
+        put("config/hosts", "/etc/hosts", "localhost 127.0.0.1\n"),
+        put("config/hostname", "/etc/hostname", "node 1\n"),
+        with("config/interfaces", "/etc/network/interfaces", |overlay| {
+            overlay.program("usr/sbin/ifup", "#!/bin/sh\n");
+            overlay.file("etc/network/interfaces", "iface\n");
+        }),
+        with("config/udev-rule", "/etc/udev/rules.d/a.rules", |overlay| {
+            overlay.program("usr/lib/systemd/systemd-udevd", &programs().program);
+            overlay.file("etc/udev/rules.d/a.rules", "KERNEL=\"sda\", MODE=\"0660\"\n");
+        }),
+        put("config/modprobe", "/etc/modprobe.d/a.conf", "blacklst a\n"),
+        put("config/modules-load", "/etc/modules-load.d/a.conf", "none\n"),
+        put("config/sysctl", "/etc/sysctl.d/a.conf", "vm.swappiness 1\n"),
+        put("config/binfmt", "/etc/binfmt.d/a.conf", ":a:E::exe::/usr/bin/none:\n"),
+        put("config/tmpfiles", "/etc/tmpfiles.d/a.conf", "d /run/a 0755 none none\n"),
+        put("config/sysusers", "/etc/sysusers.d/a.conf", "x a\n"),
+        put("config/ld-so", "/etc/ld.so.conf.d/a.conf", "/usr/none\n"),
+        put("config/dbus-policy", "/etc/dbus-1/system.d/a.conf", "<busconfig>\n"),
+    ]
+}
 
 /// Returns the findings of a group `config` as `lint path:line: message`, for an overlay that
 /// `make` builds on a base that `prepare` completes.
